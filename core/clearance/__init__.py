@@ -1,0 +1,1 @@
+"""Clearance: the runtime authority for AI agents."""

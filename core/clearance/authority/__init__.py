@@ -1,0 +1,1 @@
+"""The decision point: evaluation order, idempotency, group commit over a Store, expiry, clock."""

@@ -1,0 +1,242 @@
+"""Group commit: whoever holds the store runs everybody's waiting operations in one transaction.
+
+An idle authority costs one transaction of latency; a busy one shares each flush among all that wait. One operation's
+refusal never touches its neighbours, because an operation computes first and writes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from clearance.errors import AuthorityUnavailable, LimitExceeded
+from clearance.store.interface import Store, Transaction
+
+log = logging.getLogger("clearance.authority")
+
+R = TypeVar("R")
+
+MAX_BATCH = 256
+MAX_QUEUE = 10_000
+WAIT_SECONDS = 10.0
+"""How long an operation waits for the store before AuthorityUnavailable."""
+
+
+@dataclass(slots=True)
+class Operation(Generic[R]):
+    """What to do inside the transaction, and whether its answer must have reached the disk."""
+
+    apply: Callable[[Transaction], R | Exception]
+    flush: bool
+
+
+class _Waiting:
+    """One operation in the queue and how its caller is woken: as answered, or to lead the next batch."""
+
+    __slots__ = ("answer", "done", "error", "operation", "promoted", "wake")
+
+    def __init__(self, operation: Operation[Any], wake: Callable[[], None]) -> None:
+        self.operation = operation
+        self.wake = wake
+        self.done = False
+        self.promoted = False
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+class GroupCommit:
+    """The queue in front of one store. Thread-safe; async callers are served by a helper thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wait_seconds = WAIT_SECONDS
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """A child begins with an empty queue: what waits in the parent is the parent's."""
+        self._mutex = threading.Lock()
+        self._queue: deque[_Waiting] = deque()
+        self._leading = False
+        self._helper: _Helper | None = None
+
+    # -- callers ----------------------------------------------------------------------------------
+
+    def run(self, operation: Operation[R]) -> R:
+        gate = threading.Lock()
+        gate.acquire()
+        waiting = _Waiting(operation, gate.release)
+        if not self._enter(waiting):
+            self._wait(waiting, gate)
+        if not waiting.done:
+            self._lead()
+        return cast(R, _answer(waiting))
+
+    def _wait(self, waiting: _Waiting, gate: threading.Lock) -> None:
+        try:
+            woken = gate.acquire(timeout=self._wait_seconds)
+        except BaseException:
+            # Ctrl-C in the queue. If the lead was just handed to us, the others still need it done.
+            if not self._withdraw(waiting) and waiting.promoted and not waiting.done:
+                self._lead()
+            raise
+        if woken:
+            return
+        if self._withdraw(waiting):
+            raise AuthorityUnavailable(f"the ledger did not answer within {self._wait_seconds:g} s; another process may hold it")
+        gate.acquire()
+
+    async def arun(self, operation: Operation[R]) -> R:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def finish() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def wake() -> None:
+            if waiting.done:
+                _call_on(loop, finish)
+            else:
+                self._helper_thread().lead()
+
+        waiting = _Waiting(operation, wake)
+        if self._enter(waiting):
+            self._helper_thread().lead()
+        # A cancelled caller does not undo what it has asked for: the hold may exist, so it must be settled.
+        await asyncio.shield(future)
+        return cast(R, _answer(waiting))
+
+    # -- the queue --------------------------------------------------------------------------------
+
+    def _enter(self, waiting: _Waiting) -> bool:
+        """Queue it; True if the caller must lead."""
+        with self._mutex:
+            if len(self._queue) >= MAX_QUEUE:
+                raise LimitExceeded(f"{MAX_QUEUE:,} operations are waiting for the ledger", retry_after_ms=100)
+            self._queue.append(waiting)
+            if self._leading:
+                return False
+            self._leading = True
+            return True
+
+    def _withdraw(self, waiting: _Waiting) -> bool:
+        """Take it out of the queue; False if it is being run, or was told to lead."""
+        with self._mutex:
+            if waiting.promoted or waiting not in self._queue:
+                return False
+            self._queue.remove(waiting)
+            return True
+
+    def _lead(self) -> None:
+        """Run one batch, then hand the lead to whoever waits first."""
+        with self._mutex:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        try:
+            self._execute(batch)
+        finally:
+            with self._mutex:
+                follower = self._queue[0] if self._queue else None
+                self._leading = follower is not None
+                if follower is not None:
+                    follower.promoted = True
+            if follower is not None:
+                follower.wake()
+            for waiting in batch:
+                if not waiting.done:
+                    waiting.done, waiting.error = True, AuthorityUnavailable("the batch was interrupted; nothing was written")
+                waiting.wake()
+
+    def _execute(self, batch: list[_Waiting]) -> None:
+        try:
+            with self._store.transaction(flush=any(waiting.operation.flush for waiting in batch)) as transaction:
+                for waiting in batch:
+                    _apply(waiting, transaction)
+        except _Spoiled as spoiled:
+            if len(batch) == 1:
+                batch[0].answer, batch[0].error = None, spoiled.__cause__
+            else:
+                # Rolled back; each alone, so that only the one that failed half-way fails.
+                for waiting in batch:
+                    self._execute([waiting])
+        except Exception as error:
+            # The store failed: the transaction is rolled back, so nobody may keep an answer from it.
+            for waiting in batch:
+                waiting.answer, waiting.error = None, error
+        for waiting in batch:
+            waiting.done = True
+
+    def _helper_thread(self) -> _Helper:
+        with self._mutex:
+            if self._helper is None:
+                self._helper = _Helper(self._lead)
+            return self._helper
+
+    def close(self) -> None:
+        with self._mutex:
+            helper, self._helper = self._helper, None
+        if helper:
+            helper.stop()
+
+
+class _Spoiled(Exception):
+    """An operation failed after its first write; the transaction must not be committed."""
+
+
+def _apply(waiting: _Waiting, transaction: Transaction) -> None:
+    waiting.answer = waiting.error = None
+    before = transaction.writes
+    try:
+        outcome = waiting.operation.apply(transaction)
+    except Exception as error:
+        if transaction.writes != before:
+            raise _Spoiled from error
+        outcome = error
+    if isinstance(outcome, Exception):
+        waiting.error = outcome
+    else:
+        waiting.answer = outcome
+
+
+def _answer(waiting: _Waiting) -> Any:
+    if waiting.error is not None:
+        raise waiting.error
+    return waiting.answer
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        log.warning("an event loop closed before its ledger operation was answered")
+
+
+class _Helper:
+    """A daemon thread that leads batches for callers which must not block: event loops."""
+
+    def __init__(self, lead: Callable[[], None]) -> None:
+        self._lead = lead
+        self._turns = threading.Semaphore(0)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="clearance-ledger", daemon=True)
+        self._thread.start()
+
+    def lead(self) -> None:
+        self._turns.release()
+
+    def _work(self) -> None:
+        while True:
+            self._turns.acquire()
+            if self._stopping:
+                return
+            self._lead()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._turns.release()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5)

@@ -1,0 +1,433 @@
+"""The decision: may this subject take this action now? One pure function for reserve, decide, dry_run and start_run.
+
+Order of reasons: closed tenant, control, budget (design, section 4; protocol sections 6, 15 and 16). Access, arguments,
+quotas, loops and approvals come between control and budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from clearance.authority.ids import NewId
+from clearance.authority.interface import DEFAULT_MAX_EXTENSIONS
+from clearance.authority.requests import Ask
+from clearance.errors import (
+    BudgetClosed,
+    BudgetExceeded,
+    BudgetFrozen,
+    BudgetNotFound,
+    DebtOutstanding,
+    Denied,
+    InvalidRequest,
+    Killed,
+    NotFound,
+    OverdraftLimitExceeded,
+    Paused,
+    ReservationExpired,
+    ReservationFinalized,
+    TenantClosed,
+    UnitMismatch,
+)
+from clearance.ledger import accounts as ledger
+from clearance.ledger.funding import renewed
+from clearance.model.account import ALLOW_IF_AVAILABLE, Account
+from clearance.model.amount import Amount, Unit
+from clearance.model.caps import Caps, merge
+from clearance.model.reservation import Reservation, run_scope
+from clearance.model.results import Decision, Figures, Stop
+from clearance.rules.control import stop_on
+from clearance.store.interface import Changes, NewEvent, Rows
+
+RUN_MAX_EXTENSIONS = 2**31
+"""A run lives as long as its owner keeps it alive."""
+
+REASONS: dict[str, type[Denied]] = {
+    "BUDGET_NOT_FOUND": BudgetNotFound,
+    "BUDGET_EXCEEDED": BudgetExceeded,
+    "BUDGET_FROZEN": BudgetFrozen,
+    "BUDGET_CLOSED": BudgetClosed,
+    "OVERDRAFT_LIMIT_EXCEEDED": OverdraftLimitExceeded,
+    "DEBT_OUTSTANDING": DebtOutstanding,
+    "TENANT_CLOSED": TenantClosed,
+    "KILLED": Killed,
+    "PAUSED": Paused,
+}
+
+
+class Purse(NamedTuple):
+    """The accounts that an amount is held on, and those among them whose period has just begun anew."""
+
+    accounts: tuple[Account, ...]
+    renewed: tuple[Account, ...] = ()
+
+
+def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) -> tuple[Decision, Changes]:
+    """The decision and, if `live` and allowed, what must be written.
+
+    Raises InvalidRequest, UnitMismatch, NotFound and Conflict for requests that have no answer; every other no is a
+    Decision of DENY, whose event is among the changes.
+    """
+    tenant = ask.subject.tenant_key
+    run = enclosing_run(rows, ask, now_ms)
+    no = _closed_tenant(rows, ask, tenant) or _stopped(rows, ask, tenant, run)
+    if no:
+        return no, Changes(events=[denial(ask, no, tenant, live)])
+    purse = Purse(()) if ask.unfunded else find_purse(rows, ask.subject.scopes, tenant, ask.estimate.unit, run, now_ms)
+    no = None if ask.unfunded else _refused(rows, ask, tenant, purse.accounts, now_ms)
+    if no:
+        denied = denial(ask, no, tenant, live)
+        return no, Changes(accounts=list(purse.renewed), events=[denied, *renewals(purse.renewed)]) if live else Changes(events=[denied])
+    caps = _caps(rows, ask, tenant, run, purse.accounts)
+    if not live:
+        decision = _allowed(ask, caps, figures(purse.accounts))
+        return decision, Changes()
+    return _granted(rows, ask, now_ms, new_id, tenant, run, purse, caps)
+
+
+def _granted(
+    rows: Rows,
+    ask: Ask,
+    now_ms: int,
+    new_id: NewId,
+    tenant: str,
+    run: Reservation | None,
+    purse: Purse,
+    caps: Caps | None,
+) -> tuple[Decision, Changes]:
+    held = ledger.hold(purse.accounts, ask.estimate.amount)
+    reservation = _reservation(rows, ask, now_ms, new_id(now_ms), tenant, run, held)
+    own = _run_account(ask, reservation)
+    decision = _allowed(ask, caps, figures(held), reservation.id, reservation.expires_at_ms, ask.ttl_ms)
+    granted = granted_event(ask, decision, reservation, own)
+    return decision, Changes(accounts=[*held, *own], opened=[reservation], events=[granted, *renewals(purse.renewed)])
+
+
+def _run_account(ask: Ask, run: Reservation) -> tuple[Account, ...]:
+    """The account that the calls inside a run hold on."""
+    if ask.kind != "run" or ask.unfunded:
+        return ()
+    return (Account(run.tenant, run_scope(run.id), run.unit, allocated=run.estimate, created_at_ms=run.created_at_ms),)
+
+
+def _reservation(
+    rows: Rows, ask: Ask, now_ms: int, new: str, tenant: str, run: Reservation | None, held: Sequence[Account]
+) -> Reservation:
+    defaults = rows.tenant(tenant)
+    most = defaults.max_extensions if defaults and defaults.max_extensions is not None else DEFAULT_MAX_EXTENSIONS
+    policy = ask.overage_policy or (defaults.overage_policy if defaults else None)
+    return Reservation(
+        id=("run_" if ask.kind == "run" else "rsv_") + new,
+        tenant=tenant,
+        kind=ask.kind,
+        status="ACTIVE",
+        unit=ask.estimate.unit.value,
+        estimate=ask.estimate.amount,
+        subject=ask.subject.wire,
+        action=ask.action.wire,
+        affected_scopes=ask.subject.scopes,
+        held_on=tuple(account.scope for account in held),
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + ask.ttl_ms,
+        grace_period_ms=ask.grace_period_ms,
+        overage_policy=policy or held_policy(held),  # type: ignore[arg-type]
+        max_extensions=RUN_MAX_EXTENSIONS if ask.kind == "run" else most,
+        runs=(*run.runs, run.id) if run else (),
+        idempotency_key=ask.idempotency_key,
+        metadata=ask.metadata,
+    )
+
+
+def held_policy(accounts: Sequence[Account]) -> str:
+    """The policy of the most specific budget that names one, else the protocol's default."""
+    return next((a.overage_policy for a in reversed(accounts) if a.overage_policy), ALLOW_IF_AVAILABLE)
+
+
+# -- where the money is ---------------------------------------------------------------------------
+
+
+def enclosing_run(rows: Rows, ask: Ask, now_ms: int) -> Reservation | None:
+    if ask.run_id is None:
+        return None
+    run = known_run(rows, ask.run_id, ask.subject.tenant_key)
+    if not run.is_open:
+        if run.status == "EXPIRED":
+            raise ReservationExpired(f"run {run.id} has expired", scope=run.scope_path)
+        raise ReservationFinalized(f"run {run.id} has ended", scope=run.scope_path)
+    if now_ms > run.expires_at_ms:
+        raise ReservationExpired(f"the lease of run {run.id} has ended", scope=run.scope_path)
+    return run
+
+
+def known_run(rows: Rows, run_id: str, tenant: str) -> Reservation:
+    run = rows.reservation(run_id)
+    if run is None or run.kind != "run":
+        raise NotFound(f"no run {run_id}")
+    if run.tenant != tenant:
+        raise InvalidRequest("subject.tenant", f"{tenant!r} is not the tenant of the run", run.tenant)
+    return run
+
+
+def find_purse(
+    rows: Rows, scopes: Sequence[str], tenant: str, unit: str, run: Reservation | None, now_ms: int
+) -> Purse:
+    """The innermost run account in this unit, else the budgeted scopes."""
+    for run_id in reversed((*run.runs, run.id) if run else ()):
+        account = rows.account(tenant, run_scope(run_id), unit)
+        if account is not None:
+            return Purse((account,))
+    return current([rows.account(tenant, scope, unit) for scope in scopes], now_ms)
+
+
+def current(found: Sequence[Account | None], now_ms: int) -> Purse:
+    """Those that exist, each in its present period. Only a boundary that was crossed counts as renewed."""
+    accounts: list[Account] = []
+    began: list[Account] = []
+    for old in found:
+        if old is None:
+            continue
+        new = renewed(old, now_ms)
+        accounts.append(new)
+        if new is not old and old.period_end_ms is not None:
+            began.append(new)
+    return Purse(tuple(accounts), tuple(began))
+
+
+def require_budget(rows: Rows, scopes: Sequence[str], tenant: str, unit: str) -> BudgetNotFound:
+    """Nothing is budgeted in this unit: raises UnitMismatch if something is in another, else gives the denial."""
+    for scope in scopes:
+        units = sorted(account.unit for account in rows.accounts_of(tenant, scope))
+        if units:
+            raise UnitMismatch(
+                "unit",
+                f"{scope} has no budget in {unit}",
+                ", ".join(units),
+                scope=scope,
+                details={"scope": scope, "requested_unit": unit, "expected_units": units},
+            )
+    tried = ", ".join(scopes)
+    return BudgetNotFound(
+        f"Budget not found for provided scope: {scopes[-1]} (tried {tried}); make one with "
+        f"`clearance budget set {scopes[0]} AMOUNT`",
+        scope=scopes[-1],
+        details={"tried": list(scopes)},
+    )
+
+
+# -- reasons for no -------------------------------------------------------------------------------
+
+
+def _closed_tenant(rows: Rows, ask: Ask, tenant: str) -> Decision | None:
+    row = rows.tenant(tenant)
+    if row is None or row.status != "CLOSED":
+        return None
+    return _denied(ask, "TENANT_CLOSED", f"tenant {tenant} is closed", ask.subject.scopes[0])
+
+
+def _stopped(rows: Rows, ask: Ask, tenant: str, run: Reservation | None) -> Decision | None:
+    stop = stop_on(rows, tenant, ask.subject.scopes, (*run.runs, run.id) if run else ())
+    if stop is None:
+        return None
+    return _denied(ask, stop.state, stop_message(stop), stop.scope, details=stop_details(stop))
+
+
+def stop_message(stop: Stop) -> str:
+    return f"{stop.scope} was {stop.state.lower()} by {stop.actor}: {stop.reason}"
+
+
+def stop_details(stop: Stop) -> dict[str, Any]:
+    return {"reason": stop.reason, "actor": stop.actor, "at_ms": stop.at_ms}
+
+
+def _refused(rows: Rows, ask: Ask, tenant: str, accounts: Sequence[Account], now_ms: int) -> Decision | None:
+    if not accounts:
+        error = require_budget(rows, ask.subject.scopes, tenant, ask.estimate.unit)
+        return _denied(ask, "BUDGET_NOT_FOUND", error.message, error.scope, details=error.details)
+    refusal = ledger.check(accounts, ask.estimate.amount)
+    if refusal is None:
+        return None
+    account = refusal.account
+    wait_ms = None
+    if refusal.code == "BUDGET_EXCEEDED" and account.period_end_ms and account.allocated >= ask.estimate.amount:
+        wait_ms = max(0, account.period_end_ms - now_ms)
+    return _denied(
+        ask,
+        refusal.code,
+        refusal_message(refusal),
+        account.scope,
+        retry_after_ms=wait_ms,
+        details=refusal_details(refusal),
+    )
+
+
+def refusal_message(refusal: ledger.Refusal) -> str:
+    account = refusal.account
+    match refusal.code:
+        case "BUDGET_FROZEN":
+            return f"{account.scope} is frozen"
+        case "BUDGET_CLOSED":
+            return f"{account.scope} is closed"
+        case "OVERDRAFT_LIMIT_EXCEEDED":
+            return f"{account.scope} is over its limit until an operator funds it"
+        case "DEBT_OUTSTANDING":
+            return f"{account.scope} owes {_show(account.debt, account)} and has no overdraft"
+    return f"{account.scope} has {_show(account.remaining, account)} left; this needs {_show(refusal.requested, account)}"
+
+
+def refusal_details(refusal: ledger.Refusal) -> dict[str, Any]:
+    return {"requested": refusal.requested, "remaining": refusal.account.remaining, "unit": refusal.account.unit}
+
+
+def _show(amount: int, account: Account) -> str:
+    if amount < 0:
+        return f"-{_show(-amount, account)}"
+    return str(Amount(unit=Unit(account.unit), amount=amount))
+
+
+def _denied(
+    ask: Ask,
+    code: str,
+    message: str,
+    scope: str | None,
+    *,
+    retry_after_ms: int | None = None,
+    details: dict[str, Any] | None = None,
+) -> Decision:
+    return Decision(
+        "DENY",
+        ask.subject.scopes,
+        ask.estimate.unit,
+        ask.estimate.amount,
+        reason_code=code,
+        message=message,
+        scope=scope,
+        retry_after_ms=retry_after_ms,
+        details=details or {},
+    )
+
+
+def refuse(decision: Decision) -> Denied:
+    """A DENY as the error that a live reserve raises."""
+    kind = REASONS.get(decision.reason_code or "", Denied)
+    return kind(
+        decision.message or "denied",
+        scope=decision.scope,
+        retry_after_ms=decision.retry_after_ms,
+        details=decision.details,
+    )
+
+
+# -- yes ------------------------------------------------------------------------------------------
+
+
+def _caps(rows: Rows, ask: Ask, tenant: str, run: Reservation | None, accounts: Sequence[Account]) -> Caps | None:
+    """The tightest caps of the subject's budgets; inside a run the scopes' caps hold as well."""
+    if run is not None:
+        scoped = (rows.account(tenant, scope, ask.estimate.unit) for scope in ask.subject.scopes)
+        accounts = [*accounts, *(account for account in scoped if account is not None)]
+    return merge(rule.caps for a in accounts for rule in a.caps if rule.applies(a.remaining, a.allocated))
+
+
+def _allowed(
+    ask: Ask,
+    caps: Caps | None,
+    after: Figures,
+    reservation_id: str | None = None,
+    expires_at_ms: int | None = None,
+    remaining_ttl_ms: int | None = None,
+) -> Decision:
+    return Decision(
+        "ALLOW_WITH_CAPS" if caps else "ALLOW",
+        ask.subject.scopes,
+        ask.estimate.unit,
+        ask.estimate.amount,
+        reservation_id,
+        expires_at_ms,
+        remaining_ttl_ms,
+        caps,
+        figures=after,
+    )
+
+
+def figures(accounts: Sequence[Account]) -> Figures:
+    return {account.scope: account.figures for account in accounts}
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+def granted_event(ask: Ask, decision: Decision, reservation: Reservation, own: Sequence[Account]) -> NewEvent:
+    data: dict[str, Any] = {
+        "decision": decision.decision,
+        "unit": decision.unit,
+        "estimate": decision.estimate,
+        "scopes": decision.affected_scopes,
+        "expires_at_ms": decision.expires_at_ms,
+        "action": reservation.action,
+        "figures": decision.figures,
+    }
+    if decision.caps:
+        data["caps"] = decision.caps.wire
+    if reservation.runs:
+        data["runs"] = reservation.runs
+    if own:
+        data["own"] = figures(own)
+    kind = "run.started" if ask.kind == "run" else "reservation.created"
+    return NewEvent(kind, reservation.tenant, reservation.scope_path, reservation.id, data)
+
+
+def previewed(ask: Ask, decision: Decision) -> NewEvent:
+    """Keeps the answer of a dry run or decide that was asked for with an idempotency key."""
+    data: dict[str, Any] = {
+        "decision": decision.decision,
+        "unit": decision.unit,
+        "estimate": decision.estimate,
+        "scopes": decision.affected_scopes,
+        "action": ask.action.wire,
+        "figures": decision.figures,
+        "dry_run": True,
+    }
+    if decision.caps:
+        data["caps"] = decision.caps.wire
+    return NewEvent("decision.previewed", ask.subject.tenant_key, ask.subject.scope_path, None, data)
+
+
+def denial(ask: Ask, no: Decision, tenant: str, live: bool) -> NewEvent:
+    """Also for a live denial, which the protocol answers as an error (A9)."""
+    data: dict[str, Any] = {
+        "reason_code": no.reason_code,
+        "message": no.message,
+        "scope": no.scope,
+        "unit": no.unit,
+        "requested": no.estimate,
+        "scopes": no.affected_scopes,
+        "action": ask.action.wire,
+        "details": no.details,
+    }
+    if no.retry_after_ms is not None:
+        data["retry_after_ms"] = no.retry_after_ms
+    if ask.run_id:
+        data["run_id"] = ask.run_id
+    if ask.metadata:
+        data["metadata"] = ask.metadata
+    if not live:
+        data["dry_run"] = True
+    return NewEvent("reservation.denied", tenant, ask.subject.scope_path, None, data)
+
+
+def renewals(renewed_accounts: Sequence[Account]) -> list[NewEvent]:
+    return [
+        NewEvent(
+            "budget.renewed",
+            account.tenant,
+            account.scope,
+            None,
+            {
+                "unit": account.unit,
+                "period_start_ms": account.period_start_ms,
+                "period_end_ms": account.period_end_ms,
+                "figures": {account.scope: account.figures},
+            },
+        )
+        for account in renewed_accounts
+    ]

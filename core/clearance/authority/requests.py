@@ -1,0 +1,163 @@
+"""What callers ask for, checked before anything is queued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clearance.authority.interface import (
+    MAX_EXTEND_MS,
+    MAX_GRACE_MS,
+    MAX_KEY_LENGTH,
+    MAX_METADATA_BYTES,
+    MAX_TTL_MS,
+    MIN_TTL_MS,
+)
+from clearance.errors import InvalidRequest
+from clearance.model.account import ALLOW_IF_AVAILABLE, ALLOW_WITH_OVERDRAFT, REJECT, OveragePolicy
+from clearance.model.action import Action
+from clearance.model.amount import Amount
+from clearance.model.reservation import ReservationKind
+from clearance.model.subject import Subject
+
+_POLICIES = (REJECT, ALLOW_IF_AVAILABLE, ALLOW_WITH_OVERDRAFT)
+_MAX_ID = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """May this subject do this action for this estimate? The request of reserve, decide, dry_run and start_run."""
+
+    subject: Subject
+    action: Action
+    estimate: Amount
+    ttl_ms: int
+    grace_period_ms: int
+    overage_policy: OveragePolicy | None
+    run_id: str | None
+    metadata: dict[str, Any]
+    idempotency_key: str | None
+    kind: ReservationKind = "call"
+    unfunded: bool = False
+    """A run without a budget: it holds nothing."""
+
+    def fingerprint(self, endpoint: str) -> tuple[bytes, bytes] | None:
+        """Hashes of the key and of the payload, None without a key."""
+        if self.idempotency_key is None:
+            return None
+        payload = [
+            self.subject.wire,
+            self.action.wire,
+            self.estimate.unit,
+            self.estimate.amount,
+            self.ttl_ms,
+            self.grace_period_ms,
+            self.overage_policy,
+            self.run_id,
+            self.metadata,
+            endpoint,
+        ]
+        # decide has a namespace of its own; live and dry-run reserves share one (protocol section 13).
+        space = "decide" if endpoint == "decide" else "reserve"
+        return hashes(self.subject.tenant_key, space, self.idempotency_key, payload)
+
+
+def ask(
+    subject: Subject,
+    action: Action,
+    estimate: Amount,
+    *,
+    ttl_ms: int,
+    grace_period_ms: int,
+    overage_policy: OveragePolicy | None,
+    run_id: str | None,
+    idempotency_key: str | None,
+    metadata: Mapping[str, Any] | None,
+    kind: ReservationKind = "call",
+    unfunded: bool = False,
+) -> Ask:
+    _require(subject, Subject, "subject")
+    _require(action, Action, "action")
+    _require(estimate, Amount, "estimate")
+    _in_range("ttl_ms", ttl_ms, MIN_TTL_MS, MAX_TTL_MS)
+    _in_range("grace_period_ms", grace_period_ms, 0, MAX_GRACE_MS)
+    return Ask(
+        subject,
+        action,
+        estimate,
+        ttl_ms,
+        grace_period_ms,
+        check_policy(overage_policy),
+        None if run_id is None else check_id(run_id, "run_id"),
+        check_metadata(metadata),
+        check_key(idempotency_key),
+        kind,
+        unfunded,
+    )
+
+
+def check_policy(policy: OveragePolicy | None) -> OveragePolicy | None:
+    if policy is not None and policy not in _POLICIES:
+        raise InvalidRequest("overage_policy", f"{policy!r} is unknown", ", ".join(_POLICIES))
+    return policy
+
+
+def check_id(value: str, field: str) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID:
+        raise InvalidRequest(field, f"{str(value)[:40]!r} is not an id", f"1 to {_MAX_ID} characters")
+    return value
+
+
+def check_key(key: str | None) -> str | None:
+    if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH):
+        raise InvalidRequest("idempotency_key", "has a wrong length or type", f"a string of 1 to {MAX_KEY_LENGTH} characters")
+    return key
+
+
+def check_extension(extend_by_ms: int) -> int:
+    _in_range("extend_by_ms", extend_by_ms, 1, MAX_EXTEND_MS)
+    return extend_by_ms
+
+
+def check_amount(amount: Amount, field: str) -> Amount:
+    _require(amount, Amount, field)
+    return amount
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not metadata:
+        return {}
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest("metadata", f"is not JSON ({error})", "an object of JSON values") from None
+    if len(text) > MAX_METADATA_BYTES:
+        raise InvalidRequest("metadata", f"is {len(text):,} bytes long", f"at most {MAX_METADATA_BYTES:,} bytes")
+    copy: dict[str, Any] = json.loads(text)
+    return copy
+
+
+def check_text(value: str, field: str, most: int) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > most:
+        raise InvalidRequest(field, "is missing, blank or too long", f"1 to {most} characters that say something")
+    return value.strip()
+
+
+def hashes(tenant: str, endpoint: str, key: str, payload: list[Any]) -> tuple[bytes, bytes]:
+    """16-byte hashes of (tenant, endpoint, key) and of the payload; only ever compared with our own."""
+    place = hashlib.blake2b(f"{tenant}\0{endpoint}\0{key}".encode(), digest_size=16).digest()
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()
+    return place, hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _in_range(field: str, value: int, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequest(field, f"{value!r} is refused", f"a whole number from {least} to {most}")
+
+
+def _require(value: object, kind: type, field: str) -> None:
+    if not isinstance(value, kind):
+        raise InvalidRequest(field, f"is a {type(value).__name__}", f"a {kind.__name__}")

@@ -1,0 +1,1 @@
+"""Pure arithmetic of accounts: hold, settle, refund, charge, fund, renew."""

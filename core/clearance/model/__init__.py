@@ -1,0 +1,1 @@
+"""The vocabulary: plain frozen values, no behaviour that touches the outside."""

@@ -1,0 +1,56 @@
+"""One budget as the ledger keeps it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from clearance.model.caps import CapsRule
+from clearance.model.period import Period
+
+ACTIVE = "ACTIVE"
+FROZEN = "FROZEN"
+CLOSED = "CLOSED"
+
+OveragePolicy = Literal["REJECT", "ALLOW_IF_AVAILABLE", "ALLOW_WITH_OVERDRAFT"]
+"""What happens when the actual is more than was reserved (protocol section 8)."""
+REJECT: OveragePolicy = "REJECT"
+ALLOW_IF_AVAILABLE: OveragePolicy = "ALLOW_IF_AVAILABLE"
+ALLOW_WITH_OVERDRAFT: OveragePolicy = "ALLOW_WITH_OVERDRAFT"
+
+
+class Account(NamedTuple):
+    """The row of (tenant, scope, unit); all amounts are ints in `unit`.
+
+    Invariant (protocol section 5): remaining = allocated - spent - reserved - debt. Remaining may be negative.
+    A NamedTuple because it is copied on every operation.
+    """
+
+    tenant: str
+    scope: str
+    unit: str
+    allocated: int = 0
+    reserved: int = 0
+    spent: int = 0
+    debt: int = 0
+    overdraft_limit: int = 0
+    over_limit: bool = False
+    status: str = ACTIVE
+    overage_policy: OveragePolicy | None = None
+    period: Period | None = None
+    period_start_ms: int | None = None
+    period_end_ms: int | None = None
+    caps: tuple[CapsRule, ...] = ()
+    created_at_ms: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self[:3]
+
+    @property
+    def remaining(self) -> int:
+        return self.allocated - self.spent - self.reserved - self.debt
+
+    @property
+    def figures(self) -> list[int]:
+        """allocated, reserved, spent, debt, overdraft_limit, over_limit: what an event keeps of an account."""
+        return [self.allocated, self.reserved, self.spent, self.debt, self.overdraft_limit, int(self.over_limit)]

@@ -1,0 +1,1 @@
+"""Pure checks that come before the ledger, one file a rule."""

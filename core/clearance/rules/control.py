@@ -1,0 +1,16 @@
+"""Was this scope, or the run it is in, stopped by a person? (design, section 7)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clearance.model.reservation import run_scope
+from clearance.model.results import Stop
+from clearance.store.interface import EVERYTHING, Rows
+
+
+def stop_on(rows: Rows, tenant: str, scopes: Sequence[str], runs: Sequence[str]) -> Stop | None:
+    """The first stop that reaches the subject: everybody's, then root to leaf, then the runs, outermost first."""
+    names = (f"tenant:{tenant}", *scopes, *map(run_scope, runs))
+    places = (("", EVERYTHING), *((tenant, name) for name in names))
+    return next((stop for place in places if (stop := rows.stop(*place)) is not None), None)

@@ -1,0 +1,173 @@
+"""What an engine must give: one transaction at a time over keyed rows, and reads beside it.
+
+Semantics live in `authority`; an engine only keeps rows. All of a transaction's changes happen or none does. What a
+transaction has written is seen by its own later reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from clearance.model.account import Account
+from clearance.model.reservation import Reservation
+from clearance.model.results import Event, Stop
+
+AccountKey = tuple[str, str, str]
+"""(tenant, scope, unit)"""
+
+EVERYTHING = "*"
+"""The control scope, under the empty tenant, that stops everybody."""
+
+
+class Tenant(NamedTuple):
+    """A governed tenant. No row means: no guard, defaults apply (protocol section 16.2)."""
+
+    tenant: str
+    status: str = "ACTIVE"
+    overage_policy: str | None = None
+    max_extensions: int | None = None
+
+
+class Answered(NamedTuple):
+    """What an idempotency key was used for: the hash of its payload and the event that keeps the answer."""
+
+    payload: bytes
+    seq: int
+
+
+class NewEvent(NamedTuple):
+    """An event before it has its place in the log."""
+
+    type: str
+    tenant: str
+    scope: str | None
+    reservation_id: str | None
+    data: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything that one operation writes. `events[0]` keeps the answer that `key` replays."""
+
+    accounts: list[Account] = field(default_factory=list)
+    dropped_accounts: list[AccountKey] = field(default_factory=list)
+    opened: list[Reservation] = field(default_factory=list)
+    changed: list[Reservation] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+    stops: list[Stop] = field(default_factory=list)
+    tenants: list[Tenant] = field(default_factory=list)
+    key: bytes | None = None
+    payload: bytes = b""
+
+
+class Rows(Protocol):
+    """What an evaluation may look up."""
+
+    def account(self, tenant: str, scope: str, unit: str) -> Account | None: ...
+    def accounts_of(self, tenant: str, scope: str) -> Sequence[Account]:
+        """The scope's accounts in every unit."""
+        ...
+
+    def accounts_below(self, tenant: str) -> Sequence[Account]: ...
+    def reservation(self, reservation_id: str) -> Reservation | None: ...
+    def open_in_run(self, run_id: str) -> Sequence[Reservation]:
+        """Open reservations and runs whose innermost run is `run_id`."""
+        ...
+
+    def open_below(self, tenant: str | None, scope: str) -> Sequence[Reservation]:
+        """Open reservations under a scope or `run:<id>`; tenant None means everybody's."""
+        ...
+
+    def due(self, now_ms: int, limit: int) -> Sequence[Reservation]:
+        """Open reservations past lease and grace, the oldest first."""
+        ...
+
+    def stop(self, tenant: str, scope: str) -> Stop | None: ...
+    def tenant(self, tenant: str) -> Tenant | None: ...
+    def answered(self, key: bytes) -> Answered | None: ...
+    def event(self, seq: int) -> Event | None: ...
+
+
+class Transaction(Rows, Protocol):
+    writes: int
+    """How many times `write` was called; tells whether an operation that failed had begun to write."""
+
+    def write(self, changes: Changes, now_ms: int) -> int:
+        """Take the changes of one operation; returns the seq of its first event (0 without events)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationQuery:
+    """Filters of `reservations`; windows are inclusive epoch ms (protocol section 14.2)."""
+
+    tenant: str | None = None
+    status: str | None = None
+    kind: str | None = None
+    run_id: str | None = None
+    scope: str | None = None
+    segments: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    created_from_ms: int | None = None
+    created_to_ms: int | None = None
+    expires_from_ms: int | None = None
+    expires_to_ms: int | None = None
+    finalized_from_ms: int | None = None
+    finalized_to_ms: int | None = None
+    sort_by: str = "created_at_ms"
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    after: int = 0
+    tenant: str | None = None
+    scope: str | None = None
+    types: tuple[str, ...] = ()
+    reservation_id: str | None = None
+    descending: bool = False
+
+
+class Reader(Protocol):
+    """Reads of committed state that never wait for a writer."""
+
+    def reservation(self, reservation_id: str) -> Reservation | None: ...
+    def reservations(self, query: ReservationQuery, limit: int, after: tuple[Any, str] | None) -> list[Reservation]: ...
+    def accounts(self, tenant: str | None, limit: int, after: AccountKey | None) -> list[Account]: ...
+    def events(self, query: EventQuery, limit: int) -> list[Event]: ...
+    def stops(self) -> list[Stop]: ...
+    def open_stops(self, reservation_ids: Sequence[str]) -> dict[str, Stop]:
+        """The stop, if any, that lies on each of these open reservations."""
+        ...
+
+    def tenants(self) -> list[Tenant]: ...
+
+
+class Store(Protocol):
+    """An engine. Thread-safe; `transaction` is held by one thread at a time."""
+
+    def transaction(self, *, flush: bool) -> AbstractContextManager[Transaction]:
+        """A write transaction, committed at exit, rolled back on an exception.
+
+        `flush=True`: the commit has reached the disk when the block ends (survives a power cut); else it survives
+        the death of the process. Raises StoreError kinds.
+        """
+        ...
+
+    def read(self) -> AbstractContextManager[Reader]: ...
+    def tidy(self) -> None:
+        """Housekeeping that may take its time (checkpoint); called from a background thread."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for `status` and `doctor`."""
+        ...
+
+    def check(self) -> Iterator[str]:
+        """Every problem that a full look at the storage finds; slow."""
+        ...
+
+    def close(self) -> None: ...

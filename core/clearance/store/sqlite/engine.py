@@ -1,0 +1,317 @@
+"""The default engine: one SQLite file, many threads and processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from clearance.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnsafe,
+    StoreVersion,
+)
+from clearance.store.interface import Reader, Transaction
+from clearance.store.sqlite.filelock import FileLock
+from clearance.store.sqlite.place import APPLICATION_ID, RESTORE, file_system, prepare
+from clearance.store.sqlite.reader import SqliteReader
+from clearance.store.sqlite.transaction import SqliteTransaction
+
+MEMORY = ":memory:"
+BUSY_TIMEOUT_MS = 5_000
+CACHE_KIB = 65_536
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""The write-ahead log is folded back by the background tick once it is this long."""
+CHECKPOINT_AT_ONCE_BYTES = 64 * 1024 * 1024
+"""Without a tick (a busy process that cannot run it) the writer does it itself past this."""
+QUICK_CHECK_BYTES = 16 * 1024 * 1024
+MAX_READERS = 4
+
+_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+
+
+class SqliteStore:
+    """A Store on SQLite. `path` is a file, or `:memory:` for a ledger that ends with the process."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = MEMORY if str(path) == MEMORY else str(Path(path).expanduser().absolute())
+        self._is_memory = self._path == MEMORY
+        self._pid = os.getpid()
+        self._start_empty()
+        if not self._is_memory:
+            prepare(Path(self._path))
+        self._open()
+        _stores.add(self)
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def _start_empty(self) -> None:
+        self._mutex = threading.Lock()
+        self._readers_mutex = threading.Lock()
+        self._readers: list[apsw.Connection] = []
+        self._connection: apsw.Connection | None = None
+        self._lock: FileLock | None = None
+        self._flushing: bool | None = None
+        self._closed = False
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        with _translated(self._path):
+            if not self._is_memory:
+                self._lock = FileLock(self._path + ".lock")
+                self._lock.acquire()
+            try:
+                self._connection = self._connect()
+                self._prepare_schema(self._connection)
+            except BaseException:
+                self._drop_connections()
+                raise
+            finally:
+                if self._lock:
+                    self._lock.release()
+            self._transaction = SqliteTransaction(self._connection)
+
+    def _connect(self) -> apsw.Connection:
+        existed = self._is_memory or (os.path.exists(self._path) and os.path.getsize(self._path) > 0)
+        connection = apsw.Connection(self._path)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        if not existed:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA journal_mode = {'MEMORY' if self._is_memory else 'WAL'}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
+
+    def _prepare_schema(self, connection: apsw.Connection) -> None:
+        if not self._is_memory:
+            self._require_sound(connection)
+        found = connection.execute("PRAGMA user_version").fetchall()[0][0]
+        migrations = schema()
+        if found > len(migrations):
+            raise StoreVersion(
+                f"{self._path} has schema {found}, this Clearance knows {len(migrations)}; use a newer Clearance. Nothing was changed"
+            )
+        for number, text in list(enumerate(migrations, start=1))[found:]:
+            with connection:
+                connection.execute(text)
+                connection.execute(f"PRAGMA user_version = {number}")
+
+    def _require_sound(self, connection: apsw.Connection) -> None:
+        if os.path.getsize(self._path) > QUICK_CHECK_BYTES:
+            return
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+        if verdict != "ok":
+            raise StoreCorrupt(f"{self._path} is damaged ({verdict}); nothing was changed. {RESTORE}")
+
+    # -- transactions -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self, *, flush: bool) -> Iterator[Transaction]:
+        with self._mutex, _translated(self._path):
+            self._ready()
+            transaction = self._transaction
+            with self._locked():
+                self._set_flushing(flush)
+                try:
+                    transaction.begin()
+                    yield transaction
+                    transaction.commit()
+                except BaseException:
+                    transaction.rollback()
+                    raise
+                self._checkpoint_if_long()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self._lock
+        if lock is None:
+            yield
+            return
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _set_flushing(self, flush: bool) -> None:
+        if flush != self._flushing and not self._is_memory:
+            assert self._connection is not None
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
+            self._flushing = flush
+
+    def _ready(self) -> None:
+        if self._closed:
+            raise StoreError(f"the ledger {self._path} was closed")
+        if self._connection is None:
+            self._open()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Reader]:
+        if self._is_memory:
+            with self._mutex, _translated(self._path):
+                self._ready()
+                assert self._connection is not None
+                yield SqliteReader(self._connection)
+            return
+        with _translated(self._path):
+            connection = self._take_reader()
+            try:
+                with connection:
+                    yield SqliteReader(connection)
+            finally:
+                self._give_reader(connection)
+
+    def _take_reader(self) -> apsw.Connection:
+        with self._mutex:
+            self._ready()
+        with self._readers_mutex:
+            if self._readers:
+                return self._readers.pop()
+        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _give_reader(self, connection: apsw.Connection) -> None:
+        with self._readers_mutex:
+            if len(self._readers) < MAX_READERS and not self._closed and self._pid == os.getpid():
+                self._readers.append(connection)
+                return
+        connection.close()
+
+    # -- housekeeping -----------------------------------------------------------------------------
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.stat(self._path + "-wal").st_size
+        except OSError:
+            return 0
+
+    def _checkpoint_if_long(self) -> None:
+        self._commits = getattr(self, "_commits", 0) + 1
+        if self._commits % 256 == 0 and not self._is_memory and self._wal_bytes() > CHECKPOINT_AT_ONCE_BYTES:
+            assert self._connection is not None
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def tidy(self) -> None:
+        """Fold the write-ahead log back, beside the writers: they are not held up by it."""
+        if self._is_memory or self._closed or self._wal_bytes() < CHECKPOINT_BYTES:
+            return
+        with _translated(self._path):
+            connection = self._take_reader()
+            try:
+                connection.execute("PRAGMA query_only = OFF")
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                connection.execute("PRAGMA query_only = ON")
+            finally:
+                self._give_reader(connection)
+
+    def describe(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"engine": "sqlite", "path": self._path, "sqlite": apsw.sqlite_lib_version()}
+        if not self._is_memory:
+            facts |= {
+                "bytes": os.path.getsize(self._path),
+                "wal_bytes": self._wal_bytes(),
+                "file_system": file_system(Path(self._path)),
+                "schema": len(schema()),
+            }
+        return facts
+
+    def check(self) -> Iterator[str]:
+        with self.read(), _translated(self._path):
+            connection = apsw.Connection(self._path) if not self._is_memory else self._connection
+            assert connection is not None
+            rows = connection.execute("PRAGMA integrity_check(100)").fetchall()
+        yield from (row[0] for row in rows if row[0] != "ok")
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish the running transaction, fold the log back and let go of the file. May be called again."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            self._drop_connections()
+
+    def _drop_connections(self) -> None:
+        with self._readers_mutex:
+            readers, self._readers = self._readers, []
+        for connection in (*readers, self._connection):
+            if connection is not None:
+                connection.close()
+        self._connection = None
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def after_fork(self) -> None:
+        """In a child: the parent's connections may neither be used nor closed here; the next use opens new ones."""
+        if self._is_memory:
+            self._closed = True
+            return
+        for connection in (*self._readers, self._connection):
+            if connection is not None:
+                _immortal(connection)
+        if self._lock:
+            self._lock.close()
+        closed = self._closed
+        self._start_empty()
+        self._pid = os.getpid()
+        self._closed = closed
+
+
+def _immortal(connection: apsw.Connection) -> None:
+    """Closing an inherited connection would disturb the parent's write-ahead log, so it is never collected."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def schema() -> list[str]:
+    """The migrations, oldest first; number n brings a ledger to version n."""
+    folder = resources.files("clearance.store.schema").joinpath("sqlite")
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    return [entry.read_text(encoding="utf-8") for entry in files]
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """apsw's errors as ours: what is wrong with the storage and what to do."""
+    try:
+        yield
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise StoreCorrupt(f"{path} is damaged or not a ledger ({error}); nothing was overwritten. {RESTORE}") from error
+    except apsw.FullError as error:
+        raise StoreFull(f"the disk of {path} is full; the operation was rolled back. Free some space and try again") from error
+    except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError) as error:
+        raise StoreReadOnly(f"{path} cannot be written ({error}); the ledger needs the file and its folder") from error
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise StoreError(f"{path} is locked by another program ({error}); try again") from error
+    except apsw.Error as error:
+        raise StoreError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+__all__ = ["MEMORY", "SqliteStore", "StoreUnsafe", "schema"]

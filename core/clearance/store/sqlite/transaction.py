@@ -1,0 +1,248 @@
+"""The write transaction of the SQLite engine: rows cached over a batch, and between batches while nobody else wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+from clearance.model.account import Account
+from clearance.model.reservation import Reservation
+from clearance.model.results import Event, Stop
+from clearance.model.subject import covers
+from clearance.store.interface import EVERYTHING, AccountKey, Answered, Changes, Tenant
+from clearance.store.sqlite import statements as sql
+from clearance.store.sqlite.rows import (
+    Row,
+    account_row,
+    dumps,
+    reservation_row,
+    reservation_update,
+    to_account,
+    to_event,
+    to_reservation,
+)
+
+MAX_CACHED_ROWS = 20_000
+_CONFIGURATION = Account._fields.index("overdraft_limit")
+
+
+class SqliteTransaction:
+    """Reads through caches; keeps changes until `flush`, so that a row touched by many operations is written once.
+
+    The caches stay valid while `PRAGMA data_version` is unchanged inside BEGIN IMMEDIATE: no other connection has
+    written since.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._version = -1
+        self.writes = 0
+        self.forget()
+
+    # -- life of one transaction ------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self._connection.execute(sql.BEGIN)
+        version = self._connection.data_version()
+        if version != self._version or len(self._accounts) + len(self._open) > MAX_CACHED_ROWS:
+            self.forget()
+            self._version = version
+
+    def commit(self) -> None:
+        self.flush()
+        self._connection.execute(sql.COMMIT)
+
+    def rollback(self) -> None:
+        self.forget()
+        self._version = -1
+        if self._connection.in_transaction:
+            self._connection.execute(sql.ROLLBACK)
+
+    def forget(self) -> None:
+        self._accounts: dict[AccountKey, Account | None] = {}
+        self._open: dict[str, Reservation] = {}
+        self._stops: dict[tuple[str, str], Stop] | None = None
+        self._tenants: dict[str, Tenant | None] = {}
+        self._last_seq: int | None = None
+        self._clear_pending()
+
+    def _clear_pending(self) -> None:
+        self._moved: dict[AccountKey, Account] = {}
+        self._put: dict[AccountKey, Account] = {}
+        self._dropped: list[AccountKey] = []
+        self._inserted: dict[str, Reservation] = {}
+        self._updated: dict[str, Reservation] = {}
+        self._events: list[Row] = []
+        self._answers: dict[bytes, Answered] = {}
+        self._new_stops: list[Stop] = []
+        self._new_tenants: list[Tenant] = []
+
+    # -- reads ------------------------------------------------------------------------------------
+
+    def account(self, tenant: str, scope: str, unit: str) -> Account | None:
+        key = (tenant, scope, unit)
+        try:
+            return self._accounts[key]
+        except KeyError:
+            row = self._one(sql.GET_ACCOUNT, key)
+            account = self._accounts[key] = to_account(row) if row else None
+            return account
+
+    def accounts_of(self, tenant: str, scope: str) -> list[Account]:
+        return [to_account(row) for row in self._all(sql.GET_ACCOUNTS_OF_SCOPE, (tenant, scope))]
+
+    def accounts_below(self, tenant: str) -> list[Account]:
+        return [to_account(row) for row in self._all(sql.GET_ACCOUNTS_OF_TENANT, (tenant,))]
+
+    def reservation(self, reservation_id: str) -> Reservation | None:
+        found = self._open.get(reservation_id) or self._updated.get(reservation_id) or self._inserted.get(reservation_id)
+        if found is None:
+            row = self._one(sql.GET_RESERVATION, (reservation_id,))
+            found = to_reservation(row) if row else None
+            if found and found.is_open:
+                self._open[found.id] = found
+        return found
+
+    def open_in_run(self, run_id: str) -> list[Reservation]:
+        return [to_reservation(row) for row in self._all(sql.GET_OPEN_IN_RUN, (run_id,))]
+
+    def open_below(self, tenant: str | None, scope: str) -> list[Reservation]:
+        found = (to_reservation(row) for row in self._all(sql.GET_OPEN, ()))
+        return [it for it in found if lies_below(it, tenant, scope)]
+
+    def due(self, now_ms: int, limit: int) -> list[Reservation]:
+        return [to_reservation(row) for row in self._all(sql.GET_DUE, (now_ms, limit))]
+
+    def stop(self, tenant: str, scope: str) -> Stop | None:
+        if self._stops is None:
+            self._stops = {(row[0], row[1]): to_stop(row) for row in self._all(sql.GET_STOPPED, ())}
+        return self._stops.get((tenant, scope))
+
+    def tenant(self, tenant: str) -> Tenant | None:
+        if tenant not in self._tenants:
+            row = self._one(sql.GET_TENANT, (tenant,))
+            self._tenants[tenant] = Tenant(*row) if row else None
+        return self._tenants[tenant]
+
+    def answered(self, key: bytes) -> Answered | None:
+        pending = self._answers.get(key)
+        if pending:
+            return pending
+        row = self._one(sql.GET_ANSWER, (key,))
+        return Answered(*row) if row else None
+
+    def event(self, seq: int) -> Event | None:
+        rows = self._all(sql.GET_EVENT, (seq,))
+        return to_event(rows[0]) if rows else None
+
+    def _one(self, statement: str, bindings: tuple[Any, ...]) -> Row | None:
+        rows = self._connection.execute(statement, bindings).fetchall()
+        return rows[0] if rows else None
+
+    def _all(self, statement: str, bindings: tuple[Any, ...]) -> list[Row]:
+        """A search: what this transaction has changed so far must be in the tables first."""
+        self.flush()
+        return self._connection.execute(statement, bindings).fetchall()
+
+    # -- writes -----------------------------------------------------------------------------------
+
+    def write(self, changes: Changes, now_ms: int) -> int:
+        self.writes += 1
+        for account in changes.accounts:
+            self._write_account(account)
+        for key in changes.dropped_accounts:
+            self._accounts[key] = None
+            self._moved.pop(key, None)
+            self._put.pop(key, None)
+            self._dropped.append(key)
+        for reservation in changes.opened:
+            self._inserted[reservation.id] = self._open[reservation.id] = reservation
+        for reservation in changes.changed:
+            self._change_reservation(reservation)
+        self._write_stops(changes.stops)
+        for tenant in changes.tenants:
+            self._tenants[tenant.tenant] = tenant
+            self._new_tenants.append(tenant)
+        first = self._write_events(changes, now_ms)
+        if changes.key is not None:
+            self._answers[changes.key] = Answered(changes.payload, first)
+        return first
+
+    def _write_account(self, account: Account) -> None:
+        key = account.key
+        old = self._accounts.get(key)
+        self._accounts[key] = account
+        if old is None or key in self._put or old[_CONFIGURATION] != account[_CONFIGURATION] or old[9:] != account[9:]:
+            self._moved.pop(key, None)
+            self._put[key] = account
+        else:
+            self._moved[key] = account
+
+    def _change_reservation(self, reservation: Reservation) -> None:
+        pending = self._inserted if reservation.id in self._inserted else self._updated
+        pending[reservation.id] = reservation
+        if reservation.is_open:
+            self._open[reservation.id] = reservation
+        else:
+            self._open.pop(reservation.id, None)
+
+    def _write_stops(self, stops: list[Stop]) -> None:
+        if not stops:
+            return
+        self._new_stops.extend(stops)
+        self.flush()
+        self._stops = None
+
+    def _write_events(self, changes: Changes, now_ms: int) -> int:
+        if not changes.events:
+            return 0
+        if self._last_seq is None:
+            self._last_seq = self._connection.execute(sql.LAST_SEQ).fetchall()[0][0]
+        first = self._last_seq + 1
+        for event in changes.events:
+            self._last_seq += 1
+            self._events.append(
+                (self._last_seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
+            )
+        return first
+
+    def flush(self) -> None:
+        """Bring everything pending into the tables, one statement a table."""
+        run = self._connection.executemany
+        if self._moved:
+            moves = [(a[3], a[4], a[5], a[6], int(a.over_limit), a[0], a[1], a[2]) for a in self._moved.values()]
+            run(sql.MOVE_ACCOUNT, moves)
+        if self._put:
+            run(sql.PUT_ACCOUNT, [account_row(account) for account in self._put.values()])
+        if self._dropped:
+            run(sql.DROP_ACCOUNT, self._dropped)
+        if self._inserted:
+            run(sql.INSERT_RESERVATION, [reservation_row(it) for it in self._inserted.values()])
+        if self._updated:
+            run(sql.UPDATE_RESERVATION, [reservation_update(it) for it in self._updated.values()])
+        if self._events:
+            run(sql.INSERT_EVENT, self._events)
+        if self._answers:
+            run(sql.INSERT_ANSWER, [(key, answer.payload, answer.seq) for key, answer in self._answers.items()])
+        if self._new_stops:
+            run(sql.PUT_STOP, [(s.tenant, s.scope, s.state, s.reason, s.actor, s.at_ms) for s in self._new_stops])
+        if self._new_tenants:
+            run(sql.PUT_TENANT, self._new_tenants)
+        self._clear_pending()
+
+
+def to_stop(row: Row) -> Stop:
+    return Stop(tenant=row[0], scope=row[1], state=row[2], reason=row[3], actor=row[4], at_ms=row[5])
+
+
+def lies_below(reservation: Reservation, tenant: str | None, scope: str) -> bool:
+    """Does a stop on (tenant, scope) reach this reservation? Scope `*` reaches all, `run:<id>` its run and below."""
+    if scope == EVERYTHING:
+        return tenant is None or tenant == "" or reservation.tenant == tenant
+    if tenant is not None and reservation.tenant != tenant:
+        return False
+    if scope.startswith("run:"):
+        run_id = scope.removeprefix("run:")
+        return run_id == reservation.id or run_id in reservation.runs
+    return covers(scope, reservation.scope_path) or scope == f"tenant:{reservation.tenant}"
