@@ -10,7 +10,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 openai = pytest.importorskip("openai")
 
-from clearance.simulator import Simulator
+from clearance.simulator import Simulator  # noqa: E402
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 
 import openai
 import pytest
+
 from clearance.simulator import Reply, SimulatedUsage, ToolCall, always
 
 MODEL = "gpt-4o-mini"

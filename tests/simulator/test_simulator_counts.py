@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import httpx
 import openai
 import pytest
+
 from clearance.errors import PriceUnknown
 from clearance.simulator import Reply, SimulatedUsage, Simulator, always, prices, sequence
 
@@ -209,6 +210,14 @@ def test_a_simulator_can_be_entered_again_and_keeps_its_counts():
 def test_a_running_simulator_cannot_be_started_twice(sim):
     with pytest.raises(RuntimeError, match="already"):
         sim.start()
+
+
+def test_answers_are_not_held_back_by_the_network_stack(sim, client):
+    ask(client)
+    started = time.monotonic()
+    for _ in range(20):
+        ask(client)
+    assert (time.monotonic() - started) / 20 < 0.03
 
 
 def test_simulators_run_side_by_side(start, client_for):

@@ -7,6 +7,7 @@ import time
 import httpx
 import openai
 import pytest
+
 from clearance.errors import InvalidRequest
 from clearance.simulator import Reply, SimulatedUsage, Simulator, sequence
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import openai
 import pytest
+
 from clearance.simulator import Reply, ToolCall, calls_tool_forever, default_script, sequence
 from clearance.simulator.example import example
 

@@ -8,11 +8,12 @@ import pytest
 
 pytest.importorskip("langchain_openai")
 
-from clearance.simulator import calls_tool_forever
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
+
+from clearance.simulator import calls_tool_forever
 
 
 @tool

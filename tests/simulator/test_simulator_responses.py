@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+
 from clearance.simulator import SimulatedUsage
 
 MODEL = "gpt-4o-mini"

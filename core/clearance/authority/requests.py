@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
+
 from clearance.authority.interface import (
     MAX_EXTEND_MS,
     MAX_GRACE_MS,
@@ -131,7 +133,8 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if not metadata:
         return {}
     try:
-        text = json.dumps(dict(metadata), allow_nan=False)
+        # Sorted, so that equal metadata has equal bytes however it was built.
+        text = json.dumps(dict(metadata), allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise InvalidRequest("metadata", f"is not JSON ({error})", "an object of JSON values") from None
     if len(text) > MAX_METADATA_BYTES:
@@ -149,8 +152,7 @@ def check_text(value: str, field: str, most: int) -> str:
 def hashes(tenant: str, endpoint: str, key: str, payload: list[Any]) -> tuple[bytes, bytes]:
     """16-byte hashes of (tenant, endpoint, key) and of the payload; only ever compared with our own."""
     place = hashlib.blake2b(f"{tenant}\0{endpoint}\0{key}".encode(), digest_size=16).digest()
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()
-    return place, hashlib.blake2b(text, digest_size=16).digest()
+    return place, hashlib.blake2b(to_json(payload), digest_size=16).digest()
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> None:

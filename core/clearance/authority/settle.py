@@ -108,8 +108,8 @@ def settled(
     """The answer and the changes of a commit whose accounts are known."""
     amount = actual - charged.uncharged
     released = max(it.estimate - actual, 0)
-    done = replace(
-        it, status="COMMITTED", charged=amount, actual=actual, finalized_at_ms=now_ms, committed_metadata=metadata
+    done = it._replace(
+        status="COMMITTED", charged=amount, actual=actual, finalized_at_ms=now_ms, committed_metadata=metadata or None
     )
     data: dict[str, Any] = {
         "unit": it.unit,
@@ -272,7 +272,7 @@ def _give_back(
     purse = holders(rows, it, now_ms)
     after = ledger.refund(purse.accounts, it.estimate)
     # Only committed and released reservations have a time at which they were finalized (protocol section 3).
-    done = replace(it, status=status, finalized_at_ms=None if status == "EXPIRED" else now_ms)  # type: ignore[arg-type]
+    done = it._replace(status=status, finalized_at_ms=None if status == "EXPIRED" else now_ms)  # type: ignore[arg-type]
     data = {"unit": it.unit, "estimate": it.estimate, "released": it.estimate, "action": it.action, "figures": figures(after), **facts}
     if it.runs:
         data["runs"] = it.runs
@@ -292,7 +292,7 @@ def extend(rows: Rows, reservation_id: str, extend_by_ms: int, now_ms: int) -> t
         raise kind(stop_message(stop), scope=stop.scope, details=stop_details(stop))
     if it.extension_count >= it.max_extensions:
         raise MaxExtensionsExceeded(f"{it.id} was extended {it.extension_count} times, the most it may be", scope=it.scope_path)
-    longer = replace(it, expires_at_ms=it.expires_at_ms + extend_by_ms, extension_count=it.extension_count + 1)
+    longer = it._replace(expires_at_ms=it.expires_at_ms + extend_by_ms, extension_count=it.extension_count + 1)
     data = {"expires_at_ms": longer.expires_at_ms, "extension_count": longer.extension_count}
     event = NewEvent("reservation.extended", it.tenant, it.scope_path, it.id, data)
     lease = Lease(it.id, longer.expires_at_ms, longer.expires_at_ms - now_ms)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from clearance.model.account import OveragePolicy
 from clearance.model.amount import Amount, Unit
@@ -12,9 +11,10 @@ ReservationStatus = Literal["ACTIVE", "COMMITTED", "RELEASED", "EXPIRED"]
 ReservationKind = Literal["call", "run"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """One hold; a run is a reservation of kind `run` that is itself an account for the calls inside it.
+
+    A NamedTuple because it is copied on every operation.
 
     Attributes:
         estimate, charged, actual: ints in `unit`; charged and actual are None until committed.
@@ -39,14 +39,14 @@ class Reservation:
     grace_period_ms: int
     overage_policy: OveragePolicy
     max_extensions: int
+    metadata: dict[str, Any]
     extension_count: int = 0
     runs: tuple[str, ...] = ()
     charged: int | None = None
     actual: int | None = None
     finalized_at_ms: int | None = None
     idempotency_key: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    committed_metadata: dict[str, Any] = field(default_factory=dict)
+    committed_metadata: dict[str, Any] | None = None
 
     @property
     def scope_path(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -63,8 +63,11 @@ class Subject(Model):
 
     @cached_property
     def wire(self) -> dict[str, object]:
-        """The subject as it was given, without what is absent."""
-        return self.model_dump(exclude_none=True, exclude_defaults=True)
+        """The subject as it was given, without what is absent, in one fixed order."""
+        facts: dict[str, object] = {level: value for level in LEVELS if (value := getattr(self, level))}
+        if self.dimensions:
+            facts["dimensions"] = dict(sorted(self.dimensions.items()))
+        return facts
 
     def narrowed(self, **levels: str | None) -> Subject:
         """The same subject with more levels or dimensions filled in; what is set already stays."""
@@ -82,8 +85,8 @@ def parse_scope(text: str) -> str:
     order = [LEVELS.index(level) for level, _ in pairs]
     if order != sorted(set(order)):
         raise InvalidRequest("scope", f"{text!r} is out of order", "/".join(f"{level}:..." for level in LEVELS))
-    subject = Subject(**dict(pairs))
-    return subject.scope_path
+    levels: dict[str, Any] = dict(pairs)
+    return Subject(**levels).scope_path
 
 
 def _segment(text: str) -> tuple[str, str]:

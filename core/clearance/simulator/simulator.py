@@ -9,7 +9,7 @@ from clearance.errors import InvalidRequest
 from clearance.simulator.engine import Engine
 from clearance.simulator.faults import FaultDesk, Faults
 from clearance.simulator.prices import Price, list_price
-from clearance.simulator.records import Records, RequestRecord, Stats
+from clearance.simulator.records import Records, RequestRecord, SimulatedUsage, Stats
 from clearance.simulator.script import Script, check_error_status, check_not_negative, default_script
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class Simulator:
         if self._server is not None:
             raise RuntimeError("the simulator is running already")
         app, server_thread = _http_parts()
+        if self._price is list_price:
+            list_price("gpt-4o-mini", SimulatedUsage(1))  # loads the list now, so that no request waits for it
         listener = socket.create_server(self._address, backlog=_BACKLOG)
         host, port = listener.getsockname()[:2]
         server: ServerThread = server_thread(app.build(self._engine, self._records, self._price, self.reset), listener)

@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from clearance.errors import (
     StoreError,
     StoreFull,
     StoreReadOnly,
-    StoreUnsafe,
     StoreVersion,
 )
 from clearance.store.interface import Reader, Transaction
@@ -100,7 +100,7 @@ class SqliteStore:
     def _prepare_schema(self, connection: apsw.Connection) -> None:
         if not self._is_memory:
             self._require_sound(connection)
-        found = connection.execute("PRAGMA user_version").fetchall()[0][0]
+        found = int(_value(connection, "PRAGMA user_version"))
         migrations = schema()
         if found > len(migrations):
             raise StoreVersion(
@@ -114,39 +114,43 @@ class SqliteStore:
     def _require_sound(self, connection: apsw.Connection) -> None:
         if os.path.getsize(self._path) > QUICK_CHECK_BYTES:
             return
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+        verdict = _value(connection, "PRAGMA quick_check(1)")
         if verdict != "ok":
             raise StoreCorrupt(f"{self._path} is damaged ({verdict}); nothing was changed. {RESTORE}")
 
     # -- transactions -----------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def transaction(self, *, flush: bool) -> Iterator[Transaction]:
-        with self._mutex, _translated(self._path):
-            self._ready()
-            transaction = self._transaction
-            with self._locked():
-                self._set_flushing(flush)
-                try:
-                    transaction.begin()
-                    yield transaction
-                    transaction.commit()
-                except BaseException:
-                    transaction.rollback()
-                    raise
-                self._checkpoint_if_long()
+    def transaction(self, *, flush: bool) -> AbstractContextManager[Transaction]:
+        return _Writing(self, flush)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self._lock
-        if lock is None:
-            yield
-            return
-        lock.acquire()
+    def _begin(self, flush: bool) -> SqliteTransaction:
+        self._ready()
+        if self._lock is not None:
+            self._lock.acquire()
         try:
-            yield
+            self._set_flushing(flush)
+            self._transaction.begin()
+        except BaseException:
+            self._unlock()
+            raise
+        return self._transaction
+
+    def _end(self, *, commit: bool) -> None:
+        try:
+            if commit:
+                self._transaction.commit()
+                self._checkpoint_if_long()
+        except BaseException:
+            commit = False
+            raise
         finally:
-            lock.release()
+            if not commit:
+                self._transaction.rollback()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _set_flushing(self, flush: bool) -> None:
         if flush != self._flushing and not self._is_memory:
@@ -237,7 +241,7 @@ class SqliteStore:
             connection = apsw.Connection(self._path) if not self._is_memory else self._connection
             assert connection is not None
             rows = connection.execute("PRAGMA integrity_check(100)").fetchall()
-        yield from (row[0] for row in rows if row[0] != "ok")
+        yield from (str(row[0]) for row in rows if row[0] != "ok")
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -276,6 +280,34 @@ class SqliteStore:
         self._closed = closed
 
 
+class _Writing:
+    """`SqliteStore.transaction`, as a class because it is on the way of every operation."""
+
+    __slots__ = ("_flush", "_store")
+
+    def __init__(self, store: SqliteStore, flush: bool) -> None:
+        self._store = store
+        self._flush = flush
+
+    def __enter__(self) -> Transaction:
+        self._store._mutex.acquire()
+        try:
+            return self._store._begin(self._flush)
+        except BaseException as error:
+            self._store._mutex.release()
+            raise _ours(error, self._store.path) from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._store._end(commit=error is None)
+        except apsw.Error as failure:
+            raise _ours(failure, self._store.path) from failure
+        finally:
+            self._store._mutex.release()
+        if isinstance(error, apsw.Error):
+            raise _ours(error, self._store.path) from error
+
+
 def _immortal(connection: apsw.Connection) -> None:
     """Closing an inherited connection would disturb the parent's write-ahead log, so it is never collected."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -290,6 +322,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _value(connection: apsw.Connection, pragma: str) -> Any:
+    return connection.execute(pragma).fetchall()[0][0]
+
+
 def schema() -> list[str]:
     """The migrations, oldest first; number n brings a ledger to version n."""
     folder = resources.files("clearance.store.schema").joinpath("sqlite")
@@ -299,19 +335,27 @@ def schema() -> list[str]:
 
 @contextlib.contextmanager
 def _translated(path: str) -> Iterator[None]:
-    """apsw's errors as ours: what is wrong with the storage and what to do."""
+    """apsw's errors as ours."""
     try:
         yield
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise StoreCorrupt(f"{path} is damaged or not a ledger ({error}); nothing was overwritten. {RESTORE}") from error
-    except apsw.FullError as error:
-        raise StoreFull(f"the disk of {path} is full; the operation was rolled back. Free some space and try again") from error
-    except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError) as error:
-        raise StoreReadOnly(f"{path} cannot be written ({error}); the ledger needs the file and its folder") from error
-    except (apsw.BusyError, apsw.LockedError) as error:
-        raise StoreError(f"{path} is locked by another program ({error}); try again") from error
     except apsw.Error as error:
-        raise StoreError(f"{path}: {type(error).__name__}: {error}") from error
+        raise _ours(error, path) from error
 
 
-__all__ = ["MEMORY", "SqliteStore", "StoreUnsafe", "schema"]
+def _ours(error: BaseException, path: str) -> BaseException:
+    """What is wrong with the storage and what to do, or the error itself if it is not the storage's."""
+    match error:
+        case apsw.NotADBError() | apsw.CorruptError():
+            return StoreCorrupt(f"{path} is damaged or not a ledger ({error}); nothing was overwritten. {RESTORE}")
+        case apsw.FullError():
+            return StoreFull(f"the disk of {path} is full; the operation was rolled back. Free some space and try again")
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
+            return StoreReadOnly(f"{path} cannot be written ({error}); the ledger needs the file and its folder")
+        case apsw.BusyError() | apsw.LockedError():
+            return StoreError(f"{path} is locked by another program ({error}); try again")
+        case apsw.Error():
+            return StoreError(f"{path}: {type(error).__name__}: {error}")
+    return error
+
+
+__all__ = ["MEMORY", "SqliteStore", "schema"]

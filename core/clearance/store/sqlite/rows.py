@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from clearance.model.account import Account
 from clearance.model.caps import CapsRule
@@ -15,7 +16,7 @@ Row = tuple[Any, ...]
 
 
 def dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return to_json(value).decode()
 
 
 def account_row(account: Account) -> Row:
@@ -57,7 +58,7 @@ def to_account(row: Row) -> Account:
         period=Period.model_validate_json(period) if period else None,
         period_start_ms=row[12],
         period_end_ms=row[13],
-        caps=tuple(CapsRule.model_validate(rule) for rule in json.loads(caps)) if caps else (),
+        caps=tuple(CapsRule.model_validate(rule) for rule in from_json(caps)) if caps else (),
         created_at_ms=row[15],
     )
 
@@ -111,7 +112,7 @@ def reservation_update(it: Reservation) -> Row:
 
 
 def to_reservation(row: Row) -> Reservation:
-    facts = json.loads(row[16])
+    facts = from_json(row[16])
     return Reservation(
         id=row[0],
         tenant=row[1],
@@ -135,9 +136,9 @@ def to_reservation(row: Row) -> Reservation:
         overage_policy=facts["overage"],
         max_extensions=facts["max_ext"],
         metadata=facts["metadata"],
-        committed_metadata=json.loads(row[17]) if row[17] else {},
+        committed_metadata=from_json(row[17]) if row[17] else None,
     )
 
 
 def to_event(row: Row) -> Event:
-    return Event(row[0], row[1], row[2], row[3], row[4], row[5], json.loads(row[6]))
+    return Event(row[0], row[1], row[2], row[3], row[4], row[5], from_json(row[6]))

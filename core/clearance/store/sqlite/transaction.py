@@ -30,7 +30,7 @@ _CONFIGURATION = Account._fields.index("overdraft_limit")
 class SqliteTransaction:
     """Reads through caches; keeps changes until `flush`, so that a row touched by many operations is written once.
 
-    The caches stay valid while `PRAGMA data_version` is unchanged inside BEGIN IMMEDIATE: no other connection has
+    The caches stay valid while the pager's data version is what it was after our last commit: no other connection has
     written since.
     """
 
@@ -52,6 +52,8 @@ class SqliteTransaction:
     def commit(self) -> None:
         self.flush()
         self._connection.execute(sql.COMMIT)
+        # Our own commit moves the number too; somebody else's shows only when the next transaction begins.
+        self._version = self._connection.data_version()
 
     def rollback(self) -> None:
         self.forget()
@@ -96,7 +98,8 @@ class SqliteTransaction:
         return [to_account(row) for row in self._all(sql.GET_ACCOUNTS_OF_TENANT, (tenant,))]
 
     def reservation(self, reservation_id: str) -> Reservation | None:
-        found = self._open.get(reservation_id) or self._updated.get(reservation_id) or self._inserted.get(reservation_id)
+        found = self._open.get(reservation_id)
+        found = found or self._updated.get(reservation_id) or self._inserted.get(reservation_id)
         if found is None:
             row = self._one(sql.GET_RESERVATION, (reservation_id,))
             found = to_reservation(row) if row else None
@@ -198,13 +201,13 @@ class SqliteTransaction:
         if not changes.events:
             return 0
         if self._last_seq is None:
-            self._last_seq = self._connection.execute(sql.LAST_SEQ).fetchall()[0][0]
+            self._last_seq = int(self._all(sql.LAST_SEQ, ())[0][0])
         first = self._last_seq + 1
-        for event in changes.events:
-            self._last_seq += 1
+        for seq, event in enumerate(changes.events, start=first):
             self._events.append(
-                (self._last_seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
+                (seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
             )
+        self._last_seq = first + len(changes.events) - 1
         return first
 
     def flush(self) -> None:
