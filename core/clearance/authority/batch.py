@@ -87,7 +87,9 @@ class GroupCommit:
         if woken:
             return
         if self._withdraw(waiting):
-            raise AuthorityUnavailable(f"the ledger did not answer within {self._wait_seconds:g} s; another process may hold it")
+            raise AuthorityUnavailable(
+                f"the ledger did not answer within {self._wait_seconds:g} s; another process may hold it"
+            )
         gate.acquire()
 
     async def arun(self, operation: Operation[R]) -> R:
@@ -148,7 +150,10 @@ class GroupCommit:
                 follower.wake()
             for waiting in batch:
                 if not waiting.done:
-                    waiting.done, waiting.error = True, AuthorityUnavailable("the batch was interrupted; nothing was written")
+                    waiting.done, waiting.error = (
+                        True,
+                        AuthorityUnavailable("the batch was interrupted; nothing was written"),
+                    )
                 waiting.wake()
 
     def _execute(self, batch: list[_Waiting]) -> None:

@@ -60,7 +60,9 @@ def put(rows: Rows, spec: BudgetSpec, now_ms: int, *, must_be_new: bool = False)
     if old is None:
         return _created(tenant, spec, now_ms)
     if must_be_new:
-        raise AlreadyExists(f"{spec.scope} has a budget in {spec.unit} already; use `budget set` to change it", scope=spec.scope)
+        raise AlreadyExists(
+            f"{spec.scope} has a budget in {spec.unit} already; use `budget set` to change it", scope=spec.scope
+        )
     new = _amended(with_status(old, ACTIVE) if old.status == CLOSED else old, spec, now_ms)
     if new == old:
         return old, Changes()
@@ -102,7 +104,9 @@ def check_funding(
         raise InvalidRequest("spent", f"is in {spent.unit}", amount.unit)
     if reason is not None and len(reason) > 512:
         raise InvalidRequest("reason", f"is {len(reason)} characters long", "at most 512 characters")
-    return Funding(parse_scope(scope), amount.unit.value, operation, amount.amount, spent.amount if spent else None, reason)
+    return Funding(
+        parse_scope(scope), amount.unit.value, operation, amount.amount, spent.amount if spent else None, reason
+    )
 
 
 _FUNDED = {

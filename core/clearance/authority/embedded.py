@@ -535,7 +535,7 @@ class EmbeddedAuthority(Queries):
     # -- time and ending --------------------------------------------------------------------------
 
     def sweep(self) -> int:
-        """Expire what is past its lease and grace; returns how many. Use and the background tick do this by themselves."""
+        """Expire what is past its lease and grace; returns how many. Use and the background tick do it too."""
 
         def apply(tx: Transaction) -> int:
             return lifecycle.sweep(tx, self._clock.now_ms())
@@ -559,7 +559,7 @@ class EmbeddedAuthority(Queries):
 
     # -- one operation ----------------------------------------------------------------------------
 
-    def _swept(self, apply: Callable[[Transaction], R]) -> Callable[[Transaction], R]:
+    def _swept(self, apply: Callable[[Transaction], R]) -> Callable[[Transaction], R | Exception]:
         """Expire by use, at most once a second, before the operation that comes next."""
         if self._ticker:
             self._ticker.start()
@@ -569,7 +569,14 @@ class EmbeddedAuthority(Queries):
             if now_ms >= self._next_sweep_ms:
                 self._next_sweep_ms = now_ms + SWEEP_EVERY_MS
                 lifecycle.sweep(tx, now_ms)
-            return apply(tx)
+            writes = tx.writes
+            try:
+                return apply(tx)
+            except Exception as error:
+                if tx.writes != writes:
+                    raise
+                # Refused before it wrote anything: what the sweep has expired stays expired.
+                return error
 
         return swept
 
@@ -603,7 +610,9 @@ class EmbeddedAuthority(Queries):
 
 
 def _current_user() -> str:
-    return os.environ.get("USER") or os.environ.get("USERNAME") or f"uid {os.getuid() if hasattr(os, 'getuid') else '?'}"
+    return (
+        os.environ.get("USER") or os.environ.get("USERNAME") or f"uid {os.getuid() if hasattr(os, 'getuid') else '?'}"
+    )
 
 
 def _after_fork_in_child() -> None:

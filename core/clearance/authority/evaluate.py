@@ -77,7 +77,9 @@ def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) ->
     no = None if ask.unfunded else _refused(rows, ask, tenant, purse.accounts, now_ms)
     if no:
         denied = denial(ask, no, tenant, live)
-        return no, Changes(accounts=list(purse.renewed), events=[denied, *renewals(purse.renewed)]) if live else Changes(events=[denied])
+        return no, Changes(
+            accounts=list(purse.renewed), events=[denied, *renewals(purse.renewed)]
+        ) if live else Changes(events=[denied])
     caps = _caps(rows, ask, tenant, run, purse.accounts)
     if not live:
         decision = _allowed(ask, caps, figures(purse.accounts))
@@ -271,7 +273,9 @@ def refusal_message(refusal: ledger.Refusal) -> str:
             return f"{account.scope} is over its limit until an operator funds it"
         case "DEBT_OUTSTANDING":
             return f"{account.scope} owes {_show(account.debt, account)} and has no overdraft"
-    return f"{account.scope} has {_show(account.remaining, account)} left; this needs {_show(refusal.requested, account)}"
+    return (
+        f"{account.scope} has {_show(account.remaining, account)} left; this needs {_show(refusal.requested, account)}"
+    )
 
 
 def refusal_details(refusal: ledger.Refusal) -> dict[str, Any]:

@@ -66,13 +66,25 @@ class Authority(Protocol):
     ) -> Decision: ...
 
     def dry_run(
-        self, subject: Subject, action: Action, estimate: Amount, *, run_id: str | None = None, idempotency_key: str | None = None
+        self,
+        subject: Subject,
+        action: Action,
+        estimate: Amount,
+        *,
+        run_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Decision:
         """What `reserve` would answer, with nothing held. A denial is returned as DENY, not raised."""
         ...
 
     async def adry_run(
-        self, subject: Subject, action: Action, estimate: Amount, *, run_id: str | None = None, idempotency_key: str | None = None
+        self,
+        subject: Subject,
+        action: Action,
+        estimate: Amount,
+        *,
+        run_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Decision: ...
 
     def commit(
@@ -99,7 +111,9 @@ class Authority(Protocol):
         metadata: Metadata | None = None,
     ) -> Settlement: ...
 
-    def release(self, reservation_id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> Settlement:
+    def release(
+        self, reservation_id: str, *, reason: str | None = None, idempotency_key: str | None = None
+    ) -> Settlement:
         """Give the whole hold back: it certainly cost nothing."""
         ...
 

@@ -10,7 +10,7 @@ from clearance.store.interface import NewEvent
 
 
 def crossings(cause: Reservation | None, before: Sequence[Account], after: Sequence[Account]) -> list[NewEvent]:
-    """Each once, at the operation that crossed the line. Accounts of runs are left out: they are slices, not budgets."""
+    """Each once, at the operation that crossed the line. Accounts of runs are left out: they are slices."""
     events: list[NewEvent] = []
     for old, new in zip(before, after, strict=True):
         if not new.scope.startswith("run:"):

@@ -115,7 +115,9 @@ def check_id(value: str, field: str) -> str:
 
 def check_key(key: str | None) -> str | None:
     if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH):
-        raise InvalidRequest("idempotency_key", "has a wrong length or type", f"a string of 1 to {MAX_KEY_LENGTH} characters")
+        raise InvalidRequest(
+            "idempotency_key", "has a wrong length or type", f"a string of 1 to {MAX_KEY_LENGTH} characters"
+        )
     return key
 
 

@@ -80,7 +80,8 @@ def _require_in_grace(it: Reservation, now_ms: int) -> None:
     if now_ms >= it.due_at_ms:
         late_ms = now_ms - it.expires_at_ms
         raise ReservationExpired(
-            f"the lease of {it.id} ended {late_ms:,} ms ago, beyond its grace; record the spend as an event", scope=it.scope_path
+            f"the lease of {it.id} ended {late_ms:,} ms ago, beyond its grace; record the spend as an event",
+            scope=it.scope_path,
         )
 
 
@@ -253,7 +254,9 @@ def release(rows: Rows, reservation_id: str, reason: str | None, now_ms: int) ->
 
 
 def released(rows: Rows, it: Reservation, now_ms: int, reason: str | None) -> tuple[Settlement, Changes]:
-    after, changes = _give_back(rows, it, now_ms, "RELEASED", "reservation.released", {"reason": reason} if reason else {})
+    after, changes = _give_back(
+        rows, it, now_ms, "RELEASED", "reservation.released", {"reason": reason} if reason else {}
+    )
     answer = Settlement(
         "RELEASED", Unit(it.unit), it.estimate, 0, 0, it.estimate, reservation_id=it.id, figures=figures(after)
     )
@@ -273,7 +276,14 @@ def _give_back(
     after = ledger.refund(purse.accounts, it.estimate)
     # Only committed and released reservations have a time at which they were finalized (protocol section 3).
     done = it._replace(status=status, finalized_at_ms=None if status == "EXPIRED" else now_ms)  # type: ignore[arg-type]
-    data = {"unit": it.unit, "estimate": it.estimate, "released": it.estimate, "action": it.action, "figures": figures(after), **facts}
+    data = {
+        "unit": it.unit,
+        "estimate": it.estimate,
+        "released": it.estimate,
+        "action": it.action,
+        "figures": figures(after),
+        **facts,
+    }
     if it.runs:
         data["runs"] = it.runs
     events = [NewEvent(event, it.tenant, it.scope_path, it.id, data), *renewals(purse.renewed)]
@@ -291,7 +301,9 @@ def extend(rows: Rows, reservation_id: str, extend_by_ms: int, now_ms: int) -> t
         kind = Killed if stop.state == "KILLED" else Paused
         raise kind(stop_message(stop), scope=stop.scope, details=stop_details(stop))
     if it.extension_count >= it.max_extensions:
-        raise MaxExtensionsExceeded(f"{it.id} was extended {it.extension_count} times, the most it may be", scope=it.scope_path)
+        raise MaxExtensionsExceeded(
+            f"{it.id} was extended {it.extension_count} times, the most it may be", scope=it.scope_path
+        )
     longer = it._replace(expires_at_ms=it.expires_at_ms + extend_by_ms, extension_count=it.extension_count + 1)
     data = {"expires_at_ms": longer.expires_at_ms, "extension_count": longer.extension_count}
     event = NewEvent("reservation.extended", it.tenant, it.scope_path, it.id, data)
@@ -313,7 +325,7 @@ def debit_event(
     now_ms: int,
     event_id: str,
 ) -> tuple[Settlement, Changes]:
-    """Spend without a hold (protocol section 12); inside a run it goes to the run first, and may never be refused there."""
+    """Spend without a hold (protocol section 12); inside a run it goes to the run first and is never refused."""
     tenant, unit = subject.tenant_key, actual.unit
     require_tenant_open(rows, tenant)
     run = known_run(rows, run_id, tenant) if run_id else None
@@ -346,7 +358,15 @@ def debit_event(
     applied = NewEvent("spend.recorded", tenant, subject.scope_path, None, data)
     events = [applied, *renewals(charged.renewed), *crossings(None, charged.before, charged.after)]
     answer = Settlement(
-        "APPLIED", unit, 0, actual.amount, amount, 0, charged.uncharged, event_id=event_id, figures=figures(charged.after)
+        "APPLIED",
+        unit,
+        0,
+        actual.amount,
+        amount,
+        0,
+        charged.uncharged,
+        event_id=event_id,
+        figures=figures(charged.after),
     )
     return answer, Changes(accounts=list(charged.after), events=events)
 

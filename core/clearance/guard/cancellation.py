@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.events import _get_running_loop
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,10 +34,8 @@ class TaskWatch:
 
     def cancel_soon(self) -> None:
         """From any thread: cancel the task if it still does this work when its loop gets to it."""
-        try:
+        with suppress(RuntimeError):  # the loop is closed, and the work with it
             self._loop.call_soon_threadsafe(self._cancel)
-        except RuntimeError:  # the loop is closed, and the work with it
-            pass
 
     def _cancel(self) -> None:
         if self._over or self._task.done() or self._task in _outstanding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,10 +33,8 @@ def push(run: Run | None, subject: Subject | None) -> Token[Frame | None]:
 
 
 def pop(token: Token[Frame | None]) -> None:
-    try:
+    with suppress(ValueError):  # entered in another task or thread; there the run is over, which is all that counts
         _frame.reset(token)
-    except ValueError:  # entered in another task or thread; there the run is over, which is all that counts
-        pass
 
 
 @contextmanager

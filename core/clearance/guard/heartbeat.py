@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from threading import Condition, Lock, Thread
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import ref
 
 from clearance.authority.interface import Authority
@@ -261,9 +261,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_place.renew)
 
 
-def process_scheduler(**options: Any) -> Scheduler:
+def process_scheduler() -> Scheduler:
     """The scheduler of this process; a forked child has its own."""
     with _place.lock:
         if _place.scheduler is None:
-            _place.scheduler = Scheduler(**options)
+            _place.scheduler = Scheduler()
         return _place.scheduler

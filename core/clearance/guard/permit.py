@@ -210,6 +210,10 @@ class Permit:
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: TracebackType | None) -> None:
         error = self.unwatch_task(exc)
-        await aperform(self.authority, self.finishing(self.outcome_of(error)))
+        steps = self.finishing(self.outcome_of(error))
+        if isinstance(exc, GeneratorExit):
+            perform(self.authority, steps)  # a coroutine that is being closed must not wait
+        else:
+            await aperform(self.authority, steps)
         if error is not None and error is not exc:
             raise error from exc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 
 from clearance.model.amount import Amount, Unit
 
@@ -38,7 +38,7 @@ class Tally:
 
     def __init__(self, parent: Tally | None = None) -> None:
         self._parent = parent
-        self._lock = Lock()
+        self._lock = RLock()  # a dropped permit may be counted while this thread holds it
         self._sums: dict[tuple[str, Unit], list[int]] = {}
 
     def add(self, kind: str, estimate: Amount, actual: Amount) -> None:

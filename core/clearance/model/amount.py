@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,6 +13,8 @@ from clearance.model.base import Model
 
 INT64_MAX = 2**63 - 1
 MICROCENTS_PER_USD = 100_000_000
+_EXACT = Context(prec=64, traps=[InvalidOperation, Inexact, Overflow])
+"""Never rounds: a number that would need it is no amount of microcents anyway."""
 
 
 class Unit(StrEnum):
@@ -49,14 +51,23 @@ def usd(value: str | Decimal | int) -> Amount:
     Raises InvalidRequest for floats, NaN, negatives and anything finer than a microcent.
     """
     if isinstance(value, bool | float):
-        raise InvalidRequest("usd", f"{value!r} is a {type(value).__name__}", 'a string such as "12.50", a Decimal or int')
+        raise InvalidRequest(
+            "usd", f"{value!r} is a {type(value).__name__}", 'a string such as "12.50", a Decimal or int'
+        )
     try:
-        scaled = Decimal(value) * MICROCENTS_PER_USD
+        given = Decimal(value)
     except (InvalidOperation, TypeError, ValueError):
         raise InvalidRequest("usd", f"{value!r} is not a number", 'a decimal number such as "12.50"') from None
-    if not scaled.is_finite():
+    if not given.is_finite():
         raise InvalidRequest("usd", f"{value!r} is not finite", 'a decimal number such as "12.50"')
-    if scaled != scaled.to_integral_value():
+    if abs(given) > INT64_MAX // MICROCENTS_PER_USD + 1:
+        raise InvalidRequest("usd", "is out of range", f"0 to {dollars(INT64_MAX)}")
+    try:
+        scaled = _EXACT.multiply(given, Decimal(MICROCENTS_PER_USD))
+        fits = scaled == scaled.to_integral_value()
+    except DecimalException:
+        fits = False
+    if not fits:
         raise InvalidRequest("usd", f"{value!r} is finer than a microcent", "at most 8 decimal places")
     return Amount(unit=Unit.USD_MICROCENTS, amount=int(scaled))
 
@@ -78,12 +89,16 @@ def to_amount(value: AmountLike, field: str = "amount") -> Amount:
     if isinstance(value, Amount):
         return value
     if isinstance(value, bool | float):
-        raise InvalidRequest(field, f"{value!r} is a {type(value).__name__}", 'an Amount, "12.50", a Decimal or int microcents')
+        raise InvalidRequest(
+            field, f"{value!r} is a {type(value).__name__}", 'an Amount, "12.50", a Decimal or int microcents'
+        )
     if isinstance(value, int):
         return Amount(unit=Unit.USD_MICROCENTS, amount=value)
     if isinstance(value, str | Decimal):
         return usd(value)
-    raise InvalidRequest(field, f"{type(value).__name__} is not money", 'an Amount, "12.50", a Decimal or int microcents')
+    raise InvalidRequest(
+        field, f"{type(value).__name__} is not money", 'an Amount, "12.50", a Decimal or int microcents'
+    )
 
 
 def parse_unit(text: str) -> Unit:

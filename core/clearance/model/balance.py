@@ -56,7 +56,9 @@ class Balance:
     def recorded(cls, scope: str, unit: str, figures: list[int]) -> Balance:
         """From the figures that an event kept (`Account.figures`)."""
         allocated, reserved, spent, debt, limit, over = figures
-        return cls(scope, Unit(unit), allocated, allocated - spent - reserved - debt, reserved, spent, debt, limit, bool(over))
+        return cls(
+            scope, Unit(unit), allocated, allocated - spent - reserved - debt, reserved, spent, debt, limit, bool(over)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, without what is absent."""

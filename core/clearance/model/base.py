@@ -24,12 +24,19 @@ class Model(BaseModel):
 _MAX_SHOWN = 60
 
 
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        return "a number that long"
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+
+
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """The first problem that pydantic found, as field, problem and what is allowed; never the whole input."""
     first = error.errors(include_url=False, include_context=True)[0]
     field = ".".join(str(part) for part in first["loc"]) or what
-    shown = repr(first.get("input"))
-    shown = shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "..."
+    shown = _shown(first.get("input"))
     problem = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return InvalidRequest(field, "is not a field of " + what)

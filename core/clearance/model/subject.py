@@ -80,6 +80,8 @@ def parse_scope(text: str) -> str:
 
     Accepts `tenant:acme/agent:bot`; raises InvalidRequest naming the segment that is wrong.
     """
+    if not isinstance(text, str):
+        raise InvalidRequest("scope", f"is a {type(text).__name__}", "a string such as tenant:acme/agent:bot")
     segments = text.strip().split("/")
     pairs = [_segment(part) for part in segments]
     order = [LEVELS.index(level) for level, _ in pairs]

@@ -16,7 +16,7 @@ A model that can write more exceeds it; `max_output_tokens` in the request or in
 
 
 def price(usage: Usage, rates: Rates) -> Amount:
-    """What `usage` cost, in USD_MICROCENTS. Every token is priced once, as the most special kind that it was reported as.
+    """What `usage` cost, in USD_MICROCENTS. Every token is priced once, as the most special kind reported.
 
     The sum is kept in millionths of a microcent and rounded up once. Raises PriceUnknown for a premium service tier
     that `rates` does not know, InvalidRequest for a price beyond int64.
@@ -48,7 +48,9 @@ def bound(
     reachable = rates.for_service_tier(service_tier).within(input_tokens)
     return _rounded_up(
         max(
-            input_tokens * _dearest_in(at, audio) + n * output_tokens * _dearest_out(at, audio) + at.per_request * MILLION
+            input_tokens * _dearest_in(at, audio)
+            + n * output_tokens * _dearest_out(at, audio)
+            + at.per_request * MILLION
             for at in reachable
         )
     )

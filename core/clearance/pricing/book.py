@@ -58,7 +58,8 @@ class PriceBook:
         overrides: `Overrides`, or the mapping that stands under `prices:` in clearance.yaml.
         unknown: `deny` raises PriceUnknown; `most_expensive` takes, for every kind of token, the dearest rate of all
             models that the price list has with prices for input and output, of any provider and service tier, and of
-            all overrides; an Amount is a flat price for each call.
+            all overrides; an Amount is a flat price for each call. A model that the list has without a price by tokens
+            (by the hour, or free) is unknown too, and denied also under `most_expensive`, which could be too low.
 
     Raises InvalidRequest for a bad override or policy.
     """
@@ -81,7 +82,10 @@ class PriceBook:
         return self.resolve(model, provider).rates
 
     def price(self, model: str, usage: Usage, provider: str | None = None) -> Amount:
-        """What this usage cost, rounded up to a microcent. Raises PriceUnknown, also for a premium tier without price."""
+        """What this usage cost, rounded up to a microcent.
+
+        Raises PriceUnknown, also for a premium service tier without a price; such a call is settled by its estimate.
+        """
         return arithmetic.price(usage, self.rates(model, provider))
 
     def estimate(
@@ -97,15 +101,17 @@ class PriceBook:
     ) -> Amount:
         """The most that a call can cost, before it is made.
 
-        A byte-level tokenizer never makes more tokens than bytes, so the prompt is at most `prompt_bytes` tokens, each at
-        the dearest input rate. Output is at most the lowest of the requested maximum, the model's limit and its context
-        window, for each of `n` answers, at the dearest output rate; without any of these, DEFAULT_MAX_OUTPUT_TOKENS.
+        A byte-level tokenizer never makes more tokens than bytes, so the prompt is at most `prompt_bytes` tokens, each
+        at the dearest input rate. Output is at most the lowest of the requested maximum, the model's limit and its
+        context window, for each of `n` answers, at the dearest output rate; without any of these limits,
+        DEFAULT_MAX_OUTPUT_TOKENS.
 
         Args:
             prompt_bytes: UTF-8 bytes of the whole request: messages, tools, schemas. For what it only refers to (an
                 image's URL, a stored file, an earlier response) add the tokens that it may become.
+            max_output_tokens: give 0 for calls that generate nothing, such as embeddings.
             audio: the call carries or asks for sound.
-            service_tier: the tier asked for, when not the standard one.
+            service_tier: the tier asked for; empty, `default` and `auto` are the standard one.
 
         Raises PriceUnknown, InvalidRequest.
         """
@@ -140,7 +146,7 @@ class PriceBook:
         except genai.Unpriced as error:
             if isinstance(self._unknown, Amount):
                 return self._flat(model, provider, self._unknown, error.message)
-            raise _unknown_model(model, provider, f"{error.message}.", []) from error
+            raise _unknown_model(model, provider, error.message + ".", []) from error
         if found is None:
             return self._not_listed(model, provider, day)
         known = Resolved(found.model, found.provider, found.rates, genai.source(), "", found.notes, found.surcharges)

@@ -58,8 +58,9 @@ def _example(rates: Rates) -> dict[str, Any]:
         (_EXAMPLE.output_tokens - _EXAMPLE.reasoning_tokens, "output", at.output),
         (_EXAMPLE.reasoning_tokens, "reasoning", at.reasoning),
     )
+    request = [f"{dollars(at.per_request)} USD for the request"] if at.per_request else []
     return {
-        "steps": [f"{count:,} {kind} x {dollars(rate)} USD per million" for count, kind, rate in steps],
+        "steps": [f"{count:,} {kind} x {dollars(rate)} USD per million" for count, kind, rate in steps] + request,
         "price": str(price(_EXAMPLE, rates)),
         "estimate": str(bound(rates, _EXAMPLE_BYTES, output_tokens)),
         "estimate_for": f"a prompt of {_EXAMPLE_BYTES:,} bytes and at most {output_tokens:,} tokens of output",

@@ -131,11 +131,11 @@ def _check(where: str, name: str, listed: Listed) -> None:
     if listed.unpriced:
         problem = f"is charged by {', '.join(listed.unpriced)}, which usage in tokens does not tell"
     elif listed.rates.input == 0 and listed.rates.output == 0:
-        problem = "has no price there: free, or not published"
+        problem = "has no price: free, or not published"
     elif "audio" in name and not listed.has_audio:
-        problem = "has no price for its audio there"
+        problem = "has no price for its audio"
     if problem:
-        raise Unpriced(f"model {where} is in the price list, but {problem}", details={"model": where})
+        raise Unpriced(f"The price list has {where}, but it {problem}", details={"model": where})
 
 
 def _moments(entry: Any, day: date) -> list[datetime]:

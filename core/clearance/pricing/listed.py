@@ -54,7 +54,9 @@ def list_price(table: Any) -> Listed:
     return Listed(
         rates=replace(base, tiers=tuple(Tier(start, _rates_at(prices, folded, start + 1)) for start in starts)),
         notes=tuple(notes),
-        surcharges=tuple((key, _microcents(prices[key], 0)) for key in _SURCHARGES if key in prices),
+        surcharges=tuple(
+            (key.removesuffix("_kcount"), _microcents(prices[key], 0)) for key in _SURCHARGES if key in prices
+        ),
         unpriced=tuple(key for key in prices if key not in countable),
         has_audio="input_audio_mtok" in prices or "output_audio_mtok" in prices,
     )
@@ -70,7 +72,7 @@ def _folded_into(key: str) -> str | None:
 
 
 def _rates_at(prices: dict[str, Any], folded: dict[str, str], input_tokens: int) -> Rates:
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     for key, value in prices.items():
         if (kind := _EXACT.get(key) or folded.get(key)) and key != _CACHED_AUDIO:
             found[kind] = max(found.get(kind, 0), _microcents(value, input_tokens))
@@ -82,7 +84,7 @@ def _rates_at(prices: dict[str, Any], folded: dict[str, str], input_tokens: int)
     return Rates(**found)
 
 
-def _cover_cached_audio(found: dict[str, int], prices: dict[str, Any], input_tokens: int) -> None:
+def _cover_cached_audio(found: dict[str, Any], prices: dict[str, Any], input_tokens: int) -> None:
     """We count a cached audio token as cached and as audio, and one plain token less: that must not be too cheap."""
     if _CACHED_AUDIO in prices:
         audio = found.get("audio_input", found["input"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from clearance.errors import InvalidRequest
 from clearance.model.amount import INT64_MAX, MICROCENTS_PER_USD
@@ -20,7 +20,8 @@ _MAX_USD = Decimal(INT64_MAX) / MICROCENTS_PER_USD
 
 def _usd(value: Any) -> Decimal:
     """Exact dollars. A float is refused: 0.1 is not a tenth of a dollar."""
-    if isinstance(value, bool) or not isinstance(value, str | Decimal | int):
+    exact = isinstance(value, str | Decimal | int) and not isinstance(value, bool)
+    if not exact:
         raise ValueError(f"{value!r} is a {type(value).__name__}; allowed: {_ALLOWED}")
     try:
         parsed = Decimal(value)
@@ -36,7 +37,7 @@ Limit = Annotated[int, Field(gt=0, le=INT64_MAX, strict=True)]
 
 
 class ModelPrice(Model):
-    """What one model costs: USD per million tokens, `per_request` in USD a call. Kinds left out cost as `Rates` says."""
+    """What one model costs: USD per million tokens, `per_request` in USD a call. Kinds left out are as in `Rates`."""
 
     input: Usd
     output: Usd
@@ -52,7 +53,7 @@ class ModelPrice(Model):
 
     def rates(self) -> Rates:
         """In microcents; what is finer is rounded up."""
-        per_token = {name: _microcents(getattr(self, name)) for name in PER_TOKEN}
+        per_token: dict[str, Any] = {name: _microcents(getattr(self, name)) for name in PER_TOKEN}
         return Rates(
             **per_token,
             per_request=_microcents(self.per_request),
@@ -64,7 +65,12 @@ class ModelPrice(Model):
 class Overrides(Model):
     """Prices by model name. A name covers its dated versions; `provider/model` covers that provider only."""
 
-    prices: dict[str, ModelPrice] = {}
+    prices: dict[str, ModelPrice] = Field(default_factory=dict)
+
+    @field_validator("prices")
+    @classmethod
+    def _lower_case(cls, prices: dict[str, ModelPrice]) -> dict[str, ModelPrice]:
+        return {_name(name): entry for name, entry in prices.items()}
 
     @classmethod
     def parse(cls, prices: Mapping[str, Any] | None) -> Overrides:
@@ -83,7 +89,7 @@ class Overrides(Model):
 
     def find(self, model: str, provider: str | None = None) -> tuple[str, Rates] | None:
         """The entry that covers `model` and its rates, or None. One for the provider comes first."""
-        for name in ((f"{provider}/{model}", model) if provider else (model,)):
+        for name in (f"{provider}/{model}", model) if provider else (model,):
             if known := known_as(name, self.prices):
                 return known, self.prices[known].rates()
         return None
@@ -100,7 +106,9 @@ def _entry(name: str, entry: Any) -> ModelPrice:
     if isinstance(entry, ModelPrice):
         return entry
     if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
-        raise InvalidRequest(path, f"is a {type(entry).__name__}", f"a mapping with {', '.join(ModelPrice.model_fields)}")
+        raise InvalidRequest(
+            path, f"is a {type(entry).__name__}", f"a mapping with {', '.join(ModelPrice.model_fields)}"
+        )
     try:
         return ModelPrice(**entry)
     except InvalidRequest as error:

@@ -10,8 +10,9 @@ from clearance.model.amount import INT64_MAX
 from clearance.pricing.usage import DISCOUNT_TIERS
 
 SAME = -1
-"""Left out: `cached_input`, `cache_write` and `audio_input` cost as `input`, `reasoning` and `audio_output` as `output`."""
+"""A rate that is left out: kinds of input then cost as `input`, kinds of output as `output`."""
 
+# As providers name it; `scale` is bought in advance, so standard is not too low.
 STANDARD_TIERS = ("", "default", "standard", "auto", "scale")
 PER_TOKEN = (
     "input",
@@ -83,7 +84,9 @@ class Rates:
                 _whole(name, getattr(self, name))
         starts = [tier.above_input_tokens for tier in self.tiers]
         if starts != sorted(set(starts)):
-            raise InvalidRequest("tiers", f"{starts} are not ascending", "each above_input_tokens once, the lowest first")
+            raise InvalidRequest(
+                "tiers", f"{starts} are not ascending", "each above_input_tokens once, the lowest first"
+            )
 
     def for_service_tier(self, name: str) -> Rates:
         """The rates of a service tier.

@@ -36,7 +36,7 @@ class Usage:
         output_tokens: all that was generated, reasoning and audio included.
         reasoning_tokens: generated, but not shown.
         audio_input_tokens, audio_output_tokens: sound, as tokens.
-        cache_write_1h_tokens: the part of `cache_write_tokens` that is kept for an hour, which some providers charge more.
+        cache_write_1h_tokens: the part of `cache_write_tokens` kept for an hour, which some providers charge more.
         service_tier: `priority`, `flex`, ... as the provider named it; empty is the standard tier.
 
     Raises InvalidRequest for counts that are not whole numbers >= 0.
@@ -72,7 +72,9 @@ class Usage:
         _mapping(usage, "usage")
         inputs = _part(usage, "prompt_tokens_details", "input_tokens_details")
         outputs = _part(usage, "completion_tokens_details", "output_tokens_details")
-        tokens_in, tokens_out = _totals(usage, ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+        tokens_in, tokens_out = _totals(
+            usage, ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
+        )
         return cls(
             input_tokens=tokens_in,
             cached_input_tokens=_count(inputs, "cached_tokens"),
@@ -92,7 +94,7 @@ class Usage:
         Raises InvalidRequest when there is no total at all, as `from_openai`.
         """
         _mapping(usage, "usage_metadata")
-        inputs, outputs = _part(usage, "input_token_details"), _part(usage, "output_token_details")
+        inputs, outputs = (_part(usage, "input_token_details"), _part(usage, "output_token_details"))
         tokens_in, tokens_out = _totals(usage, ("input_tokens",), ("output_tokens",))
         written_1h = _any_tier(inputs, "ephemeral_1h_input_tokens")
         # The generic count and those by lifetime are the same tokens, so never their sum.

@@ -104,7 +104,8 @@ class SqliteStore:
         migrations = schema()
         if found > len(migrations):
             raise StoreVersion(
-                f"{self._path} has schema {found}, this Clearance knows {len(migrations)}; use a newer Clearance. Nothing was changed"
+                f"{self._path} has schema {found}, this Clearance knows {len(migrations)}; nothing was changed. "
+                "Use a newer Clearance"
             )
         for number, text in list(enumerate(migrations, start=1))[found:]:
             with connection:
@@ -348,7 +349,9 @@ def _ours(error: BaseException, path: str) -> BaseException:
         case apsw.NotADBError() | apsw.CorruptError():
             return StoreCorrupt(f"{path} is damaged or not a ledger ({error}); nothing was overwritten. {RESTORE}")
         case apsw.FullError():
-            return StoreFull(f"the disk of {path} is full; the operation was rolled back. Free some space and try again")
+            return StoreFull(
+                f"the disk of {path} is full; the operation was rolled back. Free some space and try again"
+            )
         case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
             return StoreReadOnly(f"{path} cannot be written ({error}); the ledger needs the file and its folder")
         case apsw.BusyError() | apsw.LockedError():

@@ -21,13 +21,11 @@ class FileLock:
     """Exclusive between processes; the owner sees to it that only one thread uses it at a time."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC if hasattr(os, "O_CLOEXEC") else os.O_RDWR | os.O_CREAT, 0o600)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
 
     def acquire(self) -> None:
         if sys.platform == "win32":  # pragma: no cover - not run in CI
-            while True:
-                with contextlib.suppress(OSError):
-                    return msvcrt.locking(self._fd, msvcrt.LK_LOCK, 1)
+            while not self.try_acquire():
                 time.sleep(0.001)
         else:
             fcntl.flock(self._fd, fcntl.LOCK_EX)

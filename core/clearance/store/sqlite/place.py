@@ -16,7 +16,21 @@ MIN_SQLITE = (3, 51, 3)
 """The first release without the WAL-reset bug (sqlite.org/wal.html#walresetbug)."""
 
 NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "9p",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "fuse.sshfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+    }
 )
 
 _MAGIC = b"SQLite format 3\x00"
@@ -42,19 +56,23 @@ def _require_sqlite() -> None:
     found = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if found < MIN_SQLITE:
         wanted = ".".join(map(str, MIN_SQLITE))
-        raise StoreUnsafe(f"SQLite {apsw.sqlite_lib_version()} can lose data in WAL mode; apsw with SQLite {wanted} or newer is needed")
+        raise StoreUnsafe(
+            f"SQLite {apsw.sqlite_lib_version()} can lose data in WAL mode; an apsw with SQLite {wanted} is needed"
+        )
 
 
 def _require_local(path: Path) -> None:
     kind = file_system(path)
     if kind in NETWORK_FILE_SYSTEMS:
-        raise StoreUnsafe(f"{path} is on a network file system ({kind}), where SQLite's locks do not hold; use a local disk")
+        raise StoreUnsafe(
+            f"{path} is on a network file system ({kind}), where SQLite's locks do not hold; use a local disk"
+        )
 
 
 def _require_writable(path: Path) -> None:
-    target = path if path.exists() else path.parent
-    if not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise StoreReadOnly(f"{target if path.exists() else path.parent} cannot be written by this user; the ledger needs the file and its folder")
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StoreReadOnly(f"{place} cannot be written by this user; the ledger needs the file and its folder")
 
 
 def _require_ours(path: Path) -> None:

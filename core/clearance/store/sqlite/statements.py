@@ -19,7 +19,9 @@ LIST_ACCOUNTS_OF_TENANT = (
     f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE tenant = ? AND (scope, unit) > (?, ?) AND scope NOT LIKE 'run:%' "
     "ORDER BY scope, unit LIMIT ?"
 )
-PUT_ACCOUNT = f"INSERT OR REPLACE INTO accounts ({ACCOUNT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_ACCOUNT = (
+    f"INSERT OR REPLACE INTO accounts ({ACCOUNT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 MOVE_ACCOUNT = (
     "UPDATE accounts SET allocated = ?, reserved = ?, spent = ?, debt = ?, over_limit = ? "
     "WHERE tenant = ? AND scope = ? AND unit = ?"

@@ -1,0 +1,25 @@
+"""The command line: `clearance ...`.
+
+Exit codes: 0 done; 1 error: bad input, not found, the ledger is unavailable, or `doctor` found a failure; 2 denied, or
+refused by the state of things (frozen, closed, settled before); 3 a check found something to do: `apply --dry-run`
+with changes; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+NEEDS = ("typer", "rich")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Needs the extra `cli`."""
+    try:
+        from clearance.cli.app import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in NEEDS:
+            raise
+        print(f"error: the command line needs {error.name}: pip install 'clearance[cli]'", file=sys.stderr)
+        return 1
+    return run(list(sys.argv[1:] if argv is None else argv))

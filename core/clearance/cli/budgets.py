@@ -1,0 +1,223 @@
+"""`clearance budget ...`: make, fund, freeze and look at budgets."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clearance.cli import facts, views
+from clearance.cli.session import Session, command, present_budgets
+from clearance.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from clearance.authority.budgets import BudgetSpec
+
+NONE = "none"
+Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="Such as tenant:acme/agent:bot.")]
+AmountText = Annotated[str, typer.Argument(metavar="AMOUNT", help="Dollars such as 12.50, or a whole number of the unit.")]
+UnitName = Annotated[str, typer.Option("--unit", help="USD (dollars), USD_MICROCENTS, TOKENS, CREDITS or RISK_POINTS.")]
+Why = Annotated[str | None, typer.Option("--reason", help="Why; it stands in the audit log.")]
+Text = str | None
+Names = list[str] | None
+_CAPS = "Caps (together they replace the caps that the budget has)"
+
+
+def register(app: typer.Typer) -> None:
+    budget = typer.Typer(name="budget", help="Make, fund, freeze and look at budgets.", invoke_without_command=True)
+    budget.callback()(_help)
+    app.add_typer(budget, rich_help_panel="Budgets")
+    for name, function in (
+        ("set", set_budget),
+        ("fund", fund),
+        ("freeze", freeze),
+        ("unfreeze", unfreeze),
+        ("close", close),
+        ("show", show),
+        ("tree", tree),
+    ):
+        command(budget, name)(function)
+
+
+def _help(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), nl=False)
+
+
+def set_budget(
+    session: Session,
+    scope: Scope,
+    amount: AmountText,
+    unit: UnitName = "USD",
+    period: Annotated[Text, typer.Option("--period", help="hour, day, week or month; none ends it.")] = None,
+    rolling: Annotated[bool, typer.Option("--rolling", help="Periods begin at the first use, not by the calendar.")] = False,
+    timezone: Annotated[Text, typer.Option("--timezone", help="Of calendar periods, such as Europe/Berlin.")] = None,
+    overdraft: Annotated[Text, typer.Option("--overdraft", help="How much may be owed, in the same unit.")] = None,
+    overage_policy: Annotated[
+        Text, typer.Option("--overage-policy", help="REJECT, ALLOW_IF_AVAILABLE or ALLOW_WITH_OVERDRAFT; none: the default.")
+    ] = None,
+    below: Annotated[Text, typer.Option("--below", help="Caps apply once less than this remains, such as 20%.", rich_help_panel=_CAPS)] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Output tokens of a call.", rich_help_panel=_CAPS)] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps-remaining", help="Steps left to a run.", rich_help_panel=_CAPS)] = None,
+    allow_tool: Annotated[Names, typer.Option("--allow-tool", help="Only these tools; repeat it.", rich_help_panel=_CAPS)] = None,
+    deny_tool: Annotated[Names, typer.Option("--deny-tool", help="Not these tools; repeat it.", rich_help_panel=_CAPS)] = None,
+    model: Annotated[Names, typer.Option("--model", help="Only these models; repeat it.", rich_help_panel=_CAPS)] = None,
+    cooldown: Annotated[Text, typer.Option("--cooldown", help="Wait between calls, such as 2s.", rich_help_panel=_CAPS)] = None,
+    no_caps: Annotated[bool, typer.Option("--no-caps", help="Take all caps away.", rich_help_panel=_CAPS)] = False,
+) -> None:
+    """Make a budget, or change one: what is not given stays, and so does what was spent and is held."""
+    given: dict[str, Any] = {"scope": scope, "allocated": amount, "unit": unit}
+    given["period"] = _period(period, rolling, timezone)
+    given["overdraft"] = overdraft
+    given["overage_policy"] = None if overage_policy == NONE else overage_policy
+    tools = {key: list(names) for key, names in (("allow", allow_tool), ("deny", deny_tool)) if names}
+    limits = {"below": below, "max_tokens": max_tokens, "max_steps_remaining": max_steps, "cooldown": cooldown}
+    limits |= {"models": model or None, "tools": tools or None}
+    rule = {key: value for key, value in limits.items() if value is not None}
+    if rule and no_caps:
+        raise InvalidRequest("no_caps", "does not go with other caps", "one of them")
+    given["caps"] = [rule] if rule else None
+    kept = {
+        "period": period is None and not rolling and timezone is None,
+        "overdraft_limit": overdraft is None,
+        "overage_policy": overage_policy is None,
+        "caps": not rule and not no_caps,
+    }
+    _put(session, _spec(given), [name for name, keep in kept.items() if keep])
+
+
+def _period(every: Text, rolling: bool, timezone: Text) -> dict[str, str] | None:
+    if every == NONE or (every is None and not rolling and timezone is None):
+        if rolling or timezone:
+            raise InvalidRequest("period", "is none, so there is nothing to roll", "hour, day, week, month")
+        return None
+    if every is None:
+        raise InvalidRequest("period", "is missing beside --rolling or --timezone", "hour, day, week, month")
+    kind = {"every": every, "kind": "rolling" if rolling else "calendar"}
+    return kind if timezone is None else {**kind, "timezone": timezone}
+
+
+def _spec(given: dict[str, Any]) -> BudgetSpec:
+    """Options are read as the same words in clearance.yaml are."""
+    from clearance.config import Report, read_budget
+
+    report = Report("")
+    spec = read_budget(report, {key: value for key, value in given.items() if value is not None})
+    if spec is None:
+        first = report.found[0][1]
+        raise InvalidRequest(first.path, first.problem, first.allowed)
+    return spec
+
+
+def _put(session: Session, spec: BudgetSpec, kept: list[str]) -> None:
+    from clearance.config import differences, spec_of
+
+    with session.authority(create=True) as authority:
+        old = next((it for it in present_budgets(authority) if (it.scope, it.unit) == (spec.scope, spec.unit)), None)
+        now = spec_of(old) if old else None
+        if now:
+            spec = spec.model_copy(update={name: getattr(now, name) for name in kept})
+        balance = authority.set_budget(spec)
+        changes = [change._asdict() for change in differences(now, spec)]
+        session.show({"budget": balance.as_dict(), "created": now is None, "changes": changes}, views.budget_set)
+
+
+def fund(
+    session: Session,
+    scope: Scope,
+    amount: AmountText,
+    unit: UnitName = "USD",
+    operation: Annotated[str, typer.Option("--operation", help="credit, debit, reset, reset-spent or repay-debt.")] = "credit",
+    spent: Annotated[Text, typer.Option("--spent", help="With reset-spent: what counts as spent (default 0).")] = None,
+    reason: Why = None,
+    key: Annotated[Text, typer.Option("--idempotency-key", help="The same key again changes nothing.")] = None,
+) -> None:
+    """Change a budget's money: credit and debit add and take, reset sets, reset-spent also clears what was spent."""
+    from typing import cast
+
+    from clearance.config import parse_amount_of
+    from clearance.ledger.funding import OPERATIONS, FundingOperation
+
+    name = operation.upper().replace("-", "_")
+    if name not in OPERATIONS:
+        allowed = ", ".join(it.lower().replace("_", "-") for it in OPERATIONS)
+        raise InvalidRequest("operation", f"{operation!r} is unknown", allowed)
+    money = parse_amount_of(amount, unit)
+    so_far = parse_amount_of(spent, unit) if spent is not None else None
+    with session.authority() as authority:
+        balance = authority.fund(
+            scope, cast("FundingOperation", name), money, spent=so_far, reason=reason, idempotency_key=key
+        )
+        session.show({"budget": balance.as_dict(), "operation": name, "amount": money.amount}, views.budget_funded)
+
+
+def freeze(session: Session, scope: Scope, unit: UnitName = "USD", reason: Why = None) -> None:
+    """Grant nothing new from a budget. What is held may settle."""
+    _set_status(session, "freeze", scope, unit, reason)
+
+
+def unfreeze(session: Session, scope: Scope, unit: UnitName = "USD", reason: Why = None) -> None:
+    """Use a frozen budget again."""
+    _set_status(session, "unfreeze", scope, unit, reason)
+
+
+def close(
+    session: Session,
+    scope: Scope,
+    unit: UnitName = "USD",
+    reason: Why = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Close a budget for good. Asks first when someone is there to answer."""
+    if not yes and not session.as_json and sys.stdin.isatty():
+        typer.confirm(f"Close the budget of {scope} for good?", abort=True, err=True)
+    _set_status(session, "close_budget", scope, unit, reason)
+
+
+def _set_status(session: Session, verb: str, scope: str, unit: str, reason: str | None) -> None:
+    from clearance.model.amount import parse_unit
+
+    kind = parse_unit(unit)
+    with session.authority() as authority:
+        balance = getattr(authority, verb)(scope, kind, reason=_short(reason))
+        session.show({"budget": balance.as_dict()}, views.budget_status)
+
+
+def _short(reason: str | None) -> str:
+    if reason is not None and len(reason) > 512:
+        raise InvalidRequest("reason", f"is {len(reason)} characters long", "at most 512 characters")
+    return reason or ""
+
+
+def show(
+    session: Session,
+    scope: Scope,
+    unit: Annotated[Text, typer.Option("--unit", help="Only this unit; else all that the scope has.")] = None,
+) -> None:
+    """One budget in full."""
+    from clearance.errors import BudgetNotFound
+    from clearance.model.amount import parse_unit
+    from clearance.model.subject import parse_scope
+
+    path, kind = parse_scope(scope), parse_unit(unit).value if unit else None
+    with session.authority() as authority:
+        found = [it for it in facts.all_balances(authority, path, kind) if it.scope == path]
+        if not found:
+            what = f"no budget in {kind}" if kind else "no budget"
+            raise BudgetNotFound(f"{path} has {what}; `clearance budget tree` shows those there are", scope=path)
+        session.show({"scope": path, "budgets": [it.as_dict() for it in found]}, views.budget_show)
+
+
+def tree(session: Session, scope: Annotated[Text, typer.Argument(metavar="[SCOPE]", help="Only here and below.")] = None) -> None:
+    """All budgets below each other, with bars of what is spent, held and left."""
+    from clearance.model.subject import parse_scope
+
+    path = parse_scope(scope) if scope else None
+    with session.authority() as authority:
+        found = facts.all_balances(authority, path)
+        if path and not found:
+            from clearance.errors import NotFound
+
+            raise NotFound(f"no budget at or below {path}", scope=path)
+        session.show({"tree": facts.tree(found, path)}, views.budget_tree)

@@ -1,0 +1,69 @@
+"""`clearance kill | pause | resume`: the stop button."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clearance.cli import facts, views
+from clearance.cli.session import Session, command
+
+if TYPE_CHECKING:
+    from clearance.connecting import LocalAuthority
+    from clearance.model.results import Stop
+
+_PANEL = "The stop button"
+_TARGET = "A scope such as tenant:acme/agent:bot, a run as run:<id>, or '*' for everybody (quote the star)."
+
+Target = Annotated[str, typer.Argument(metavar="SCOPE", help=_TARGET)]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit log and in every denial.")]
+Actor = Annotated[str | None, typer.Option("--actor", help="Who; default: the user of this system.")]
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "kill", rich_help_panel=_PANEL)(kill)
+    command(app, "pause", rich_help_panel=_PANEL)(pause)
+    command(app, "resume", rich_help_panel=_PANEL)(resume)
+
+
+def kill(session: Session, scope: Target, reason: Reason, actor: Actor = None) -> None:
+    """Stop everything below a scope until it is resumed, and name what is in flight.
+
+    Once this has answered, nothing new is granted there, by any process. What is in flight may still settle.
+    """
+    with session.authority() as authority:
+        stop = authority.kill(scope, reason=reason, actor=actor)
+        session.show(_stopped(authority, stop, "KILLED"), views.stopped)
+
+
+def pause(session: Session, scope: Target, reason: Reason, actor: Actor = None) -> None:
+    """Like kill, for work that is meant to go on later. What was killed stays killed."""
+    with session.authority() as authority:
+        stop = authority.pause(scope, reason=reason, actor=actor)
+        session.show(_stopped(authority, stop, "PAUSED"), views.stopped)
+
+
+def resume(session: Session, scope: Target, reason: Reason, actor: Actor = None) -> None:
+    """End a kill or a pause of exactly this scope. Stops above it stay in force and are named."""
+    with session.authority() as authority:
+        before = {stop.scope for stop in facts.stops_in_force(authority)}
+        stop = authority.resume(scope, reason=reason, actor=actor)
+        above = [facts.stop_facts(it) for it in facts.stops_in_force(authority) if _covers(it.scope, stop.scope)]
+        answer = {**facts.stop_facts(stop), "was_stopped": stop.scope in before, "still_stopped_by": above}
+        session.show(answer, views.resumed)
+
+
+def _stopped(authority: LocalAuthority, stop: Stop, asked: str) -> dict[str, Any]:
+    return {
+        **facts.stop_facts(stop),
+        "asked": asked,
+        "in_flight_count": len(stop.in_flight),
+        "in_flight": facts.in_flight(authority, stop.in_flight),
+    }
+
+
+def _covers(stopped: str, scope: str) -> bool:
+    from clearance.model.subject import covers
+
+    return stopped == "*" or covers(stopped, scope)

@@ -1,0 +1,143 @@
+"""One command's surroundings: which ledger, which configuration, how to answer."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clearance.cli.output import show
+from clearance.errors import NotFound
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from clearance.config import Config
+    from clearance.connecting import LocalAuthority
+    from clearance.model.account import Account
+
+URL_VARIABLE = "CLEARANCE_URL"
+DEFAULT_CONFIG = "clearance.yaml"
+_PANEL = "Everywhere"
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option("--ledger", metavar="URL", help="The ledger: sqlite:///path or a file's path.", rich_help_panel=_PANEL),
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help=f"The configuration (default: ./{DEFAULT_CONFIG}).", rich_help_panel=_PANEL),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON; amounts are ints in their unit.", rich_help_panel=_PANEL)]
+EVERYWHERE: dict[str, Any] = {"ledger": LedgerOption, "config": ConfigOption, "as_json": JsonOption}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    ledger: str | None = None
+    config_file: str | None = None
+    as_json: bool = False
+
+    def over(self, ledger: str | None, config: str | None, as_json: bool) -> Session:
+        """The same with what was given after the command's name, which goes first."""
+        return Session(ledger or self.ledger, config or self.config_file, as_json or self.as_json)
+
+    def show(self, facts: dict[str, Any], view: Callable[[dict[str, Any]], RenderableType]) -> None:
+        show(facts, view, self.as_json)
+
+    def config_path(self) -> Path | None:
+        """The configuration: the one given, else ./clearance.yaml where there is one."""
+        if self.config_file is not None:
+            return Path(self.config_file)
+        return Path(DEFAULT_CONFIG) if Path(DEFAULT_CONFIG).is_file() else None
+
+    def config(self, sections: Collection[str]) -> Config | None:
+        """What these sections of the configuration say; raises ConfigInvalid for problems in them."""
+        path = self.config_path()
+        if path is None:
+            return None
+        from clearance.config import load
+
+        return load(path, sections)
+
+    def place(self) -> tuple[str, str]:
+        """URL and durability of the ledger: --ledger, CLEARANCE_URL, `ledger:` in the configuration, the default."""
+        given = self.ledger or os.environ.get(URL_VARIABLE)
+        if given:
+            return given, "settlements"
+        from clearance.connecting import default_url
+
+        config = self.config(("ledger", "durability"))
+        if config is None:
+            return default_url(), "settlements"
+        return config.ledger_url or default_url(), config.durability
+
+    @contextmanager
+    def authority(self, *, create: bool = False) -> Iterator[LocalAuthority]:
+        """The authority. Without `create` a ledger that does not exist is an error: a mistyped path is no ledger."""
+        url, durability = self.place()
+        path = ledger_path(url)
+        if not create and path is not None and not path.exists():
+            raise NotFound(f"there is no ledger at {path}; `clearance budget set` or `clearance apply` makes one")
+        authority = open_authority(url, durability)
+        try:
+            yield authority
+        finally:
+            authority.close()
+
+
+def open_authority(url: str, durability: str = "settlements") -> LocalAuthority:
+    from clearance.connecting import connect
+
+    authority = connect(url, durability=durability)
+    # What a process that is gone has left behind expires now, so that the figures shown are true.
+    authority.sweep()
+    return authority
+
+
+def ledger_path(url: str) -> Path | None:
+    """The file behind a URL, None for a ledger in memory. Raises InvalidRequest for a URL that is none."""
+    from clearance.connecting import _path
+    from clearance.store.sqlite import MEMORY
+
+    path = _path(url)
+    return None if path == MEMORY else Path(path).expanduser().absolute()
+
+
+def present_budgets(authority: LocalAuthority) -> list[Account]:
+    """Every budget as it is kept. Balances leave out the overage policy, and a difference in it must show."""
+    found: list[Account] = []
+    with authority._store.read() as reader:
+        while page := reader.accounts(None, 200, found[-1].key if found else None):
+            found += page
+    return found
+
+
+def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function `(session, ...)` as a command that also takes --ledger, --config and --json."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        def run(ctx: typer.Context, **given: Any) -> None:
+            session = ctx.obj.over(*(given.pop(key) for key in EVERYWHERE))
+            function(session, **given)
+
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        parameters = [_keyword("ctx", typer.Context), *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+        parameters += [_keyword(key, kind, None if key != "as_json" else False) for key, kind in EVERYWHERE.items()]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        app.command(name, **options)(run)
+        return function
+
+    return register
+
+
+def _keyword(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)

@@ -1,0 +1,1 @@
+"""The authority against a naive model of the protocol, step by step."""

@@ -1,0 +1,272 @@
+"""A Hypothesis machine that drives an authority and the reference model side by side.
+
+`make_machine(factory)` works for any store: `factory()` gives an object with `authority`, `clock`, `reopen()` (closes
+the authority and opens a new one on the same ledger; False where that is impossible) and `close()`.
+"""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from properties.driver import Driver
+from properties.protocol import Reference
+from properties.reference import DAY, HOUR, No, left, scopes_of
+from properties.replay import Replay, audit
+
+from clearance.errors import ClearanceError, Denied
+
+ACME = ("tenant", "Acme")
+SUBJECTS = (
+    (ACME,),
+    (ACME, ("agent", "bot")),
+    (ACME, ("workspace", "w"), ("agent", "Bot")),
+    (("tenant", "beta"), ("agent", "bot")),
+    (("agent", "solo"),),
+)
+SCOPES = sorted({scope for subject in SUBJECTS for scope in scopes_of(subject)})
+UNITS = ("USD_MICROCENTS", "USD_MICROCENTS", "USD_MICROCENTS", "TOKENS")
+POLICIES = (None, None, "REJECT", "ALLOW_IF_AVAILABLE", "ALLOW_WITH_OVERDRAFT", "ALLOW_WITH_OVERDRAFT")
+OPERATIONS = ("CREDIT", "CREDIT", "DEBIT", "RESET", "RESET_SPENT", "REPAY_DEBT")
+PERIODS = (None, None, ("hour", "rolling"), ("hour", "calendar"), ("day", "calendar"))
+CAPS = ((), (), ((None, 100),), ((50, 20),), ((50, 20), (10, 5)))
+STEPS_MS = (0, 1, 999, 1000, 5000, 30_000, 60_000, HOUR, DAY)
+
+subjects, scopes, units = st.sampled_from(SUBJECTS), st.sampled_from(SCOPES), st.sampled_from(UNITS)
+policies, amounts = st.sampled_from(POLICIES), st.integers(0, 120)
+some = st.integers(0, 9)
+"""Which of the recent holds, runs or calls; 9 is one that nobody knows."""
+keyed = st.booleans()
+
+
+class Machine(RuleBasedStateMachine):
+    """Every step is one operation on both sides, then all the invariants."""
+
+    factory = None
+    steps = 0
+    """Operations compared since the class was made."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = type(self).factory()
+        self.model = Reference(self.place.clock.now_ms())
+        self.driver = Driver(self.place)
+        self.replay = Replay()
+        self.calls, self.keys = [], 0
+        self.seen = {}
+        self.funding = False
+
+    def teardown(self):
+        self.place.close()
+
+    # -- both sides
+
+    def both(self, name, **args):
+        type(self).steps += 1
+        self.seen = {key: dict(b) for key, b in self.model.budgets.items()}
+        self.funding = name in ("set_budget", "fund", "close_tenant")
+        real, new_id = attempt(lambda: self.driver.call(name, args))
+        self.model.given = new_id
+        model, _ = attempt(lambda: (getattr(self.model, name)(**args), None))
+        assert real == model, f"{name} {args}:\n  authority {real}\n  model     {model}"
+        if args.get("key") is not None and (name, args) not in self.calls:
+            self.calls.append((name, args))
+
+    def key(self, wanted):
+        self.keys += 1
+        return f"key-{self.keys}" if wanted else None
+
+    def hold(self, n, kind="call"):
+        known = [h["id"] for h in self.model.holds.values() if h["kind"] == kind]
+        known = sorted(known, key=lambda name: self.model.holds[name]["status"] == "ACTIVE")[::-1]
+        return known[n] if n < len(known) else "rsv_nobody"
+
+    def run_or_none(self, n):
+        name = self.hold(n, "run")
+        return None if n % 3 == 2 or name == "rsv_nobody" else name
+
+    # -- budgets
+
+    @initialize(amount=st.integers(60, 300), limit=st.sampled_from((0, 0, 50)), policy=policies)
+    def begin(self, amount, limit, policy):
+        for scope in ("tenant:acme", "tenant:acme/agent:bot", "tenant:beta"):
+            self.both("set_budget", scope=scope, unit=UNITS[0], amount=amount, limit=limit, policy=policy,
+                      period=None, caps=(), new=True)  # fmt: skip
+
+    @rule(scope=scopes, unit=units, amount=st.integers(0, 400), limit=st.sampled_from((0, 0, 30, 100)), policy=policies,
+          period=st.sampled_from(PERIODS), caps=st.sampled_from(CAPS), new=st.sampled_from((False,) * 5 + (True,)))  # fmt: skip
+    def set_budget(self, **args):
+        self.both("set_budget", **args)
+
+    @rule(scope=scopes, unit=units, operation=st.sampled_from(OPERATIONS), amount=amounts, spent=amounts, keyed=keyed)
+    def fund(self, operation, spent, keyed, **args):
+        spent = spent if operation == "RESET_SPENT" and spent % 4 else None
+        self.both("fund", operation=operation, spent=spent, key=self.key(keyed), **args)
+
+    @rule(scope=scopes, unit=units, status=st.sampled_from(("FROZEN", "ACTIVE", "ACTIVE", "ACTIVE")))
+    def freeze(self, **args):
+        self.both("status", **args)
+
+    @rule(scope=st.sampled_from(SCOPES[-3:]), unit=units)
+    def close_budget(self, **args):
+        self.both("status", status="CLOSED", **args)
+
+    @precondition(lambda self: len(self.model.holds) > 12)
+    @rule()
+    def close_tenant(self):
+        self.both("close_tenant", tenant="beta")
+
+    # -- actions
+
+    @rule(subject=subjects, unit=units, amount=amounts, policy=policies, ttl=st.sampled_from((1000, 60_000, 60_000, DAY)),
+          grace=st.sampled_from((0, 5000, 60_000)), run=some, keyed=keyed)  # fmt: skip
+    def reserve(self, run, keyed, **args):
+        self.both("reserve", run=self.run_or_none(run), key=self.key(keyed), **args)
+
+    @rule(subject=subjects, unit=units, amount=st.integers(0, 40), policy=policies)
+    def reserve_little(self, **args):
+        self.both("reserve", ttl=60_000, grace=5000, run=None, key=None, **args)
+
+    @rule(subject=subjects, unit=units, amount=amounts, run=some, keyed=keyed)
+    def dry_run(self, run, keyed, **args):
+        self.both("dry_run", run=self.run_or_none(run), key=self.key(keyed), **args)
+
+    @rule(subject=subjects, unit=units, amount=amounts, keyed=keyed)
+    def decide(self, keyed, **args):
+        self.both("decide", key=self.key(keyed), **args)
+
+    @rule(n=some, change=st.sampled_from((0, 0, -1000, -1, 1, 15, 60)), unit=st.sampled_from((0,) * 9 + (1,)), keyed=keyed)
+    def commit(self, n, change, unit, keyed):
+        """Equal, less, or more than the estimate."""
+        name = self.hold(n)
+        h = self.model.holds.get(name, {"estimate": 5, "unit": UNITS[0]})
+        unit = "CREDITS" if unit else h["unit"]
+        self.both("commit", hold=name, unit=unit, amount=max(0, h["estimate"] + change), key=self.key(keyed))
+
+    @rule(n=some, keyed=keyed)
+    def commit_open(self, n, keyed):
+        """More settles than strays, so that money goes round."""
+        waiting = [h for h in self.model.holds.values() if h["status"] == "ACTIVE" and h["kind"] == "call"]
+        for h in waiting[: 1 + n % 2]:
+            self.both("commit", hold=h["id"], unit=h["unit"], amount=h["estimate"] * n // 6, key=self.key(keyed))
+
+    @rule(n=some, of=st.sampled_from(("call", "call", "call", "run")), reason=st.sampled_from((None, "no use")), keyed=keyed)
+    def release(self, n, of, reason, keyed):
+        self.both("release", hold=self.hold(n, of), reason=reason, key=self.key(keyed))
+
+    @rule(n=some, of=st.sampled_from(("call", "run")), by=st.sampled_from((1, 1000, 60_000)), keyed=keyed)
+    def extend(self, n, of, by, keyed):
+        for _ in range(12 if n == 1 else 1):
+            self.both("extend", hold=self.hold(n, of), by=by, key=self.key(keyed))
+
+    @rule(subject=subjects, unit=units, amount=amounts, policy=policies, run=some, keyed=keyed)
+    def event(self, run, keyed, **args):
+        self.both("event", run=self.run_or_none(run), key=self.key(keyed), **args)
+
+    @rule(subject=subjects, unit=units, amount=st.one_of(st.integers(0, 200), st.none()), policy=policies,
+          ttl=st.sampled_from((1000, 60_000, DAY)), run=some)  # fmt: skip
+    def start_run(self, run, unit, amount, **args):
+        unit = UNITS[0] if amount is None else unit
+        self.both("start_run", unit=unit, amount=amount, run=self.run_or_none(run), **args)
+
+    @rule(n=some, of=st.sampled_from(("run", "run", "run", "call")))
+    def end_run(self, n, of):
+        self.both("end_run", run=self.hold(n, of))
+
+    @rule(n=some, amount=amounts, subject=subjects)
+    def spend_in_run(self, n, amount, subject):
+        """A call inside the newest run that costs more than was thought."""
+        run = self.run_or_none(n % 2)
+        self.both("reserve", subject=subject, unit=UNITS[0], amount=amount // 3, policy=None, ttl=60_000, grace=0, run=run, key=None)
+        if self.model.given:
+            self.both("commit", hold=self.model.given, unit=UNITS[0], amount=amount, key=None)
+
+    # -- the stop button, retries and time
+
+    @rule(at=st.one_of(scopes, st.just("*"), st.integers(0, 3)), state=st.sampled_from(("KILLED", "PAUSED", "RUNNING", "RUNNING")))
+    def control(self, at, state):
+        target = "run:" + self.hold(at, "run") if isinstance(at, int) else at
+        self.both("control", target=target, state=state)
+
+    @precondition(lambda self: self.model.stops)
+    @rule()
+    def resume_all(self):
+        for target in list(self.model.stops):
+            self.both("control", target=target, state="RUNNING")
+
+    @precondition(lambda self: self.calls)
+    @rule(n=st.integers(0, 30), other=st.sampled_from((False, False, True)))
+    def retry(self, n, other):
+        """The same key again, with the same payload or with another."""
+        name, args = self.calls[-1 - n % len(self.calls)]
+        changing = next(field for field in ("amount", "by", "reason") if field in args)
+        changed = "other" if changing == "reason" else args[changing] + 1
+        self.both(name, **({**args, changing: changed} if other else args))
+
+    @rule(ms=st.sampled_from(STEPS_MS))
+    def wait(self, ms):
+        self.move(ms)
+
+    @rule(n=some, of=st.sampled_from(("call", "run")), beyond=st.sampled_from((0, 1)), grace=st.booleans())
+    def wait_for_lease(self, n, of, beyond, grace):
+        """To the very end of a lease or of its grace, or a millisecond past it."""
+        h = self.model.holds.get(self.hold(n, of))
+        if h:
+            self.move(max(0, h["expires"] + (h["grace"] if grace else 0) + beyond - self.model.now))
+
+    def move(self, ms):
+        self.place.clock.advance(ms)
+        self.model.now += ms
+
+    @rule()
+    def sweep(self):
+        type(self).steps += 1
+        self.place.authority.sweep()
+        self.model.sweep()
+
+    @precondition(lambda self: self.place.can_reopen)
+    @rule()
+    def reopen(self):
+        type(self).steps += 1
+        self.place.reopen()
+        self.model.next_sweep = 0
+
+    # -- what holds after every step
+
+    @invariant()
+    def the_log_the_holds_and_the_balances_agree(self):
+        assert audit(self.place.authority, self.replay) == []
+
+    @invariant()
+    def both_sides_have_the_same_books(self):
+        untold = ("policy", "start")
+        books = {key: b for key, b in self.model.budgets.items() if not key[0].startswith("run:")}
+        assert self.driver.books() == {
+            key: {name: value for name, value in b.items() if name not in untold} for key, b in books.items()
+        }
+        assert self.driver.open_holds() == {h["id"] for h in self.model.holds.values() if h["status"] == "ACTIVE"}
+
+    @invariant()
+    def nothing_is_oversold(self):
+        """No action uses more than was free; debt grows only up to its limit."""
+        for key, new in self.model.budgets.items() if not self.funding else ():
+            old = self.seen.get(key)
+            if old and new["end"] == old["end"]:
+                used, before = new["spent"] + new["reserved"], old["spent"] + old["reserved"]
+                assert used <= max(before, before + left(old)), f"{key} is oversold: {old} became {new}"
+                assert new["debt"] <= max(old["debt"], new["limit"]), f"{key} owes too much: {new}"
+
+
+def attempt(call):
+    """("ok", answer) or ("no", error type, scope of a denial), and the id that was given."""
+    try:
+        answer, new_id = call()
+    except No as no:
+        return ("no", no.name, no.scope), None
+    except ClearanceError as error:
+        return ("no", type(error).__name__, error.scope if isinstance(error, Denied) else None), None
+    return ("ok", answer), new_id
+
+
+def make_machine(factory):
+    """A machine class for the ledgers that `factory()` opens; it counts its own steps."""
+    return type("LedgerMachine", (Machine,), {"factory": staticmethod(factory), "steps": 0})
