@@ -6,12 +6,13 @@ from typing import Any
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.authority.embedded import EmbeddedAuthority
+from clearance.model.account import Account
 from clearance.model.action import Action
 from clearance.model.amount import Amount, tokens
 from clearance.model.balance import Balance
 from clearance.model.results import Event
-from clearance.model.subject import Subject
-from clearance.store.interface import EventQuery
+from clearance.model.subject import Subject, tenant_of
+from clearance.store.interface import Changes, EventQuery
 
 ACME = Subject(tenant="acme")
 BOT = Subject(tenant="acme", agent="bot")
@@ -62,3 +63,14 @@ def events(authority: EmbeddedAuthority, *types: str) -> list[Event]:
 
 def kinds(authority: EmbeddedAuthority) -> list[str]:
     return [event.type for event in authority.events(limit=1000)]
+
+
+def put_account(authority: EmbeddedAuthority, scope: str = TENANT, **fields: Any) -> None:
+    """A budget in any state, also in one that takes long to reach."""
+    blank = Account(tenant_of(scope), scope, "TOKENS")
+    write(authority, Changes(accounts=[blank._replace(**fields)]))
+
+
+def write(authority: EmbeddedAuthority, changes: Changes) -> None:
+    with authority._store.transaction(flush=False) as transaction:
+        transaction.write(changes, 0)

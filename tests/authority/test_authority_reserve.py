@@ -18,9 +18,10 @@ from clearance.errors import (
     OverdraftLimitExceeded,
     UnitMismatch,
 )
-from clearance.model.amount import Unit, credits, risk_points, tokens, usd
+from clearance.model.amount import credits, risk_points, tokens, usd
+from clearance.model.period import Period
 from clearance.model.subject import Subject
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, ledger
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, ledger, put_account
 
 DEEP = Subject(tenant="acme", workspace="w", app="a", agent="bot")
 
@@ -104,56 +105,92 @@ def test_the_budgets_of_a_hold_are_those_of_the_time_it_was_made(authority: Embe
 
 # -- refusals -------------------------------------------------------------------------------------
 
-
-def frozen(authority: EmbeddedAuthority, scope: str) -> None:
-    over(authority, scope)
-    authority.freeze(scope, Unit.TOKENS)
-
-
-def closed(authority: EmbeddedAuthority, scope: str) -> None:
-    over(authority, scope)
-    authority.close_budget(scope, Unit.TOKENS)
-
-
-def over(authority: EmbeddedAuthority, scope: str) -> None:
-    """Over its limit, in debt, and nothing left."""
-    owing(authority, scope)
-    authority.event(subject_of(scope), CALL, tokens(1))
-
-
-def owing(authority: EmbeddedAuthority, scope: str) -> None:
-    """In debt without an overdraft, and nothing left."""
-    budget(authority, scope, 10, overdraft_limit=5)
-    authority.event(subject_of(scope), CALL, tokens(15), overage_policy="ALLOW_WITH_OVERDRAFT")
-    authority.fund(scope, "RESET", tokens(0))
-    budget(authority, scope, 0, overdraft_limit=5)
-    # Less overdraft than debt marks the budget; the next credit lowers the flag only if the debt fits, so repay and owe anew.
-    set_limit_to_zero(authority, scope)
-
-
-def set_limit_to_zero(authority: EmbeddedAuthority, scope: str) -> None:
-    """A debt of 5 on a budget that lost its overdraft and whose flag is not set."""
-    found = balance(authority, scope)
-    with authority._store.transaction(flush=False) as tx:
-        from clearance.store.interface import Changes
-
-        account = tx.account(found.tenant, scope, "TOKENS")
-        assert account is not None
-        tx.write(Changes(accounts=[account._replace(overdraft_limit=0, over_limit=False)]), 0)
-
-
-def empty(authority: EmbeddedAuthority, scope: str) -> None:
-    budget(authority, scope, 9)
-
-
-def subject_of(scope: str) -> Subject:
-    return Subject(**dict(part.split(":") for part in scope.split("/")))
-
-
-REASONS: list[tuple[Any, type[ClearanceError]]] = [
-    (frozen, BudgetFrozen),
-    (closed, BudgetClosed),
-    (over, OverdraftLimitExceeded),
-    (owing, DebtOutstanding),
-    (empty, BudgetExceeded),
+REASONS: list[tuple[dict[str, Any], type[ClearanceError]]] = [
+    ({"status": "FROZEN", "debt": 5, "over_limit": True}, BudgetFrozen),
+    ({"status": "CLOSED", "debt": 5, "over_limit": True}, BudgetClosed),
+    ({"debt": 5, "over_limit": True}, OverdraftLimitExceeded),
+    ({"debt": 5}, DebtOutstanding),
+    ({"debt": 5, "overdraft_limit": 5}, BudgetExceeded),
+    ({"allocated": 9}, BudgetExceeded),
 ]
+
+
+@pytest.mark.parametrize(("state", "error"), REASONS)
+def test_the_gravest_reason_of_a_scope_is_named(
+    authority: EmbeddedAuthority, state: dict[str, Any], error: type[ClearanceError]
+) -> None:
+    put_account(authority, TENANT, **state)
+    with pytest.raises(error) as refused:
+        hold(authority, 10)
+    assert type(refused.value) is error
+    assert refused.value.scope == TENANT
+
+
+@pytest.mark.parametrize(("state", "error"), REASONS)
+def test_the_first_failing_scope_from_the_root_decides(
+    authority: EmbeddedAuthority, state: dict[str, Any], error: type[ClearanceError]
+) -> None:
+    put_account(authority, TENANT, allocated=9)
+    put_account(authority, AGENT, **state)
+    with pytest.raises(BudgetExceeded) as refused:
+        hold(authority, 10, BOT)
+    assert refused.value.scope == TENANT
+
+
+@pytest.mark.parametrize(("state", "error"), REASONS)
+def test_a_scope_in_the_middle_that_fails_changes_nothing_anywhere(
+    authority: EmbeddedAuthority, state: dict[str, Any], error: type[ClearanceError]
+) -> None:
+    budget(authority, TENANT, 1000)
+    put_account(authority, "tenant:acme/workspace:w", **state)
+    budget(authority, "tenant:acme/workspace:w/app:a", 1000)
+    before = authority.balances().items
+    with pytest.raises(error) as refused:
+        hold(authority, 10, DEEP)
+    assert refused.value.scope == "tenant:acme/workspace:w"
+    assert authority.balances().items == before
+    assert authority.reservations().items == []
+
+
+def test_a_denial_is_in_the_log_with_its_reason(authority: EmbeddedAuthority) -> None:
+    budget(authority, TENANT, 50)
+    with pytest.raises(BudgetExceeded, match="has 50 TOKENS left; this needs 100 TOKENS") as refused:
+        hold(authority, 100)
+    assert refused.value.details == {"requested": 100, "remaining": 50, "unit": "TOKENS"}
+    (denied,) = events(authority, "reservation.denied")
+    assert (denied.tenant, denied.scope, denied.reservation_id) == ("acme", TENANT, None)
+    assert denied.data["reason_code"] == "BUDGET_EXCEEDED"
+    assert denied.data["requested"] == 100
+
+
+@pytest.mark.parametrize("policy", ["REJECT", "ALLOW_IF_AVAILABLE", "ALLOW_WITH_OVERDRAFT"])
+def test_no_policy_loosens_a_hold(authority: EmbeddedAuthority, policy: Any) -> None:
+    budget(authority, TENANT, 100, overdraft_limit=1000)
+    with pytest.raises(BudgetExceeded):
+        hold(authority, 101, overage_policy=policy)
+    assert hold(authority, 100, overage_policy=policy)
+
+
+def test_nothing_may_be_held_on_nothing_but_not_below_zero(authority: EmbeddedAuthority) -> None:
+    put_account(authority, TENANT, allocated=0)
+    assert hold(authority, 0)
+    put_account(authority, TENANT, allocated=0, debt=1, overdraft_limit=1)
+    with pytest.raises(BudgetExceeded):
+        hold(authority, 0)
+
+
+def test_debt_below_a_positive_overdraft_limit_does_not_block(authority: EmbeddedAuthority) -> None:
+    put_account(authority, TENANT, allocated=100, debt=20, overdraft_limit=10)
+    assert hold(authority, 80)
+
+
+def test_a_denial_by_a_period_says_when_another_try_could_succeed(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+    budget(authority, TENANT, 100, period=Period(every="hour", kind="rolling"))
+    hold(authority, 60)
+    clock.advance(1000)
+    with pytest.raises(BudgetExceeded) as refused:
+        hold(authority, 60)
+    assert refused.value.retry_after_ms == 3_599_000
+    with pytest.raises(BudgetExceeded) as never:
+        hold(authority, 101)
+    assert never.value.retry_after_ms is None

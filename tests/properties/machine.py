@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from properties.driver import Driver
 from properties.protocol import Reference
-from properties.reference import DAY, HOUR, No, left, scopes_of
+from properties.reference import DAY, HOUR, No, left, scopes_of, tenant_of
 from properties.replay import Replay, audit
 
 from clearance.errors import ClearanceError, Denied
@@ -24,12 +24,12 @@ SUBJECTS = (
     (("agent", "solo"),),
 )
 SCOPES = sorted({scope for subject in SUBJECTS for scope in scopes_of(subject)})
-UNITS = ("USD_MICROCENTS", "USD_MICROCENTS", "USD_MICROCENTS", "TOKENS")
+UNITS = ("USD_MICROCENTS",) * 7 + ("TOKENS",)
 POLICIES = (None, None, "REJECT", "ALLOW_IF_AVAILABLE", "ALLOW_WITH_OVERDRAFT", "ALLOW_WITH_OVERDRAFT")
 OPERATIONS = ("CREDIT", "CREDIT", "DEBIT", "RESET", "RESET_SPENT", "REPAY_DEBT")
 PERIODS = (None, None, ("hour", "rolling"), ("hour", "calendar"), ("day", "calendar"))
 CAPS = ((), (), ((None, 100),), ((50, 20),), ((50, 20), (10, 5)))
-STEPS_MS = (0, 1, 999, 1000, 5000, 30_000, 60_000, HOUR, DAY)
+STEPS_MS = (0, 1, 999, 1000, 5000, 60_000, HOUR // 2, HOUR, HOUR, DAY)
 
 subjects, scopes, units = st.sampled_from(SUBJECTS), st.sampled_from(SCOPES), st.sampled_from(UNITS)
 policies, amounts = st.sampled_from(POLICIES), st.integers(0, 120)
@@ -76,59 +76,73 @@ class Machine(RuleBasedStateMachine):
         return f"key-{self.keys}" if wanted else None
 
     def hold(self, n, kind="call"):
-        known = [h["id"] for h in self.model.holds.values() if h["kind"] == kind]
-        known = sorted(known, key=lambda name: self.model.holds[name]["status"] == "ACTIVE")[::-1]
-        return known[n] if n < len(known) else "rsv_nobody"
+        """One of the newest holds, the open ones first."""
+        known = [h for h in self.model.holds.values() if h["kind"] == kind]
+        known = sorted(known, key=lambda h: h["status"] == "ACTIVE")[: -10 : -1]
+        return known[n % len(known)]["id"] if known and n < 9 else "rsv_nobody"
 
-    def run_or_none(self, n):
+    def run_or_none(self, n, subject):
+        """A run, most often one of the subject's tenant, or none."""
         name = self.hold(n, "run")
-        return None if n % 3 == 2 or name == "rsv_nobody" else name
+        stranger = name in self.model.holds and self.model.holds[name]["tenant"] != tenant_of(subject)
+        return None if n % 3 == 2 or (name == "rsv_nobody" and n != 9) or (stranger and n != 4) else name
+
+    def budget(self, n):
+        """The (scope, unit) of a budget that there is; 9 is one that there is not."""
+        known = [key for key in self.model.budgets if not key[0].startswith("run:")]
+        return dict(zip(("scope", "unit"), known[n % len(known)] if n < 9 else ("agent:nobody", UNITS[0]), strict=True))
 
     # -- budgets
 
-    @initialize(amount=st.integers(60, 300), limit=st.sampled_from((0, 0, 50)), policy=policies)
-    def begin(self, amount, limit, policy):
-        for scope in ("tenant:acme", "tenant:acme/agent:bot", "tenant:beta"):
-            self.both("set_budget", scope=scope, unit=UNITS[0], amount=amount, limit=limit, policy=policy,
-                      period=None, caps=(), new=True)  # fmt: skip
+    @initialize(amounts=st.tuples(*[st.integers(60, 300)] * 4), limit=st.sampled_from((0, 0, 50)), policy=policies,
+                periods=st.tuples(*[st.sampled_from(PERIODS)] * 4))  # fmt: skip
+    def begin(self, amounts, limit, policy, periods):
+        scopes = ("tenant:acme", "tenant:acme/agent:bot", "tenant:beta", "tenant:acme")
+        for n, scope in enumerate(scopes):
+            self.both("set_budget", scope=scope, unit=UNITS[-1 if n == 3 else 0], amount=amounts[n], limit=limit,
+                      policy=policy, period=periods[n], caps=(), new=n < 3)  # fmt: skip
 
     @rule(scope=scopes, unit=units, amount=st.integers(0, 400), limit=st.sampled_from((0, 0, 30, 100)), policy=policies,
           period=st.sampled_from(PERIODS), caps=st.sampled_from(CAPS), new=st.sampled_from((False,) * 5 + (True,)))  # fmt: skip
     def set_budget(self, **args):
         self.both("set_budget", **args)
 
-    @rule(scope=scopes, unit=units, operation=st.sampled_from(OPERATIONS), amount=amounts, spent=amounts, keyed=keyed)
-    def fund(self, operation, spent, keyed, **args):
+    @rule(n=some, operation=st.sampled_from(OPERATIONS), amount=amounts, spent=amounts, keyed=keyed)
+    def fund(self, n, operation, amount, spent, keyed):
         spent = spent if operation == "RESET_SPENT" and spent % 4 else None
-        self.both("fund", operation=operation, spent=spent, key=self.key(keyed), **args)
+        self.both("fund", operation=operation, amount=amount, spent=spent, key=self.key(keyed), **self.budget(n))
 
-    @rule(scope=scopes, unit=units, status=st.sampled_from(("FROZEN", "ACTIVE", "ACTIVE", "ACTIVE")))
-    def freeze(self, **args):
-        self.both("status", **args)
+    @rule(n=some, status=st.sampled_from(("FROZEN",) * 4 + ("ACTIVE",) * 8 + ("CLOSED",)))
+    def freeze(self, n, status):
+        self.both("status", status=status, **self.budget(n))
 
-    @rule(scope=st.sampled_from(SCOPES[-3:]), unit=units)
-    def close_budget(self, **args):
-        self.both("status", status="CLOSED", **args)
-
-    @precondition(lambda self: len(self.model.holds) > 12)
+    @precondition(lambda self: any(b["status"] == "FROZEN" for b in self.model.budgets.values()))
     @rule()
-    def close_tenant(self):
-        self.both("close_tenant", tenant="beta")
+    def unfreeze_all(self):
+        for scope, unit in [key for key, b in self.model.budgets.items() if b["status"] == "FROZEN"]:
+            self.both("status", scope=scope, unit=unit, status="ACTIVE")
+
+    @precondition(lambda self: len(self.model.holds) > 15)
+    @rule(sure=st.integers(0, 4))
+    def close_tenant(self, sure):
+        self.both("close_tenant", tenant="acme" if sure == 4 else "beta")
 
     # -- actions
 
     @rule(subject=subjects, unit=units, amount=amounts, policy=policies, ttl=st.sampled_from((1000, 60_000, 60_000, DAY)),
           grace=st.sampled_from((0, 5000, 60_000)), run=some, keyed=keyed)  # fmt: skip
-    def reserve(self, run, keyed, **args):
-        self.both("reserve", run=self.run_or_none(run), key=self.key(keyed), **args)
+    def reserve(self, subject, run, keyed, **args):
+        run = self.run_or_none(run, subject)
+        self.both("reserve", subject=subject, run=run, key=self.key(keyed), **args)
 
     @rule(subject=subjects, unit=units, amount=st.integers(0, 40), policy=policies)
     def reserve_little(self, **args):
         self.both("reserve", ttl=60_000, grace=5000, run=None, key=None, **args)
 
     @rule(subject=subjects, unit=units, amount=amounts, run=some, keyed=keyed)
-    def dry_run(self, run, keyed, **args):
-        self.both("dry_run", run=self.run_or_none(run), key=self.key(keyed), **args)
+    def dry_run(self, subject, run, keyed, **args):
+        run = self.run_or_none(run, subject)
+        self.both("dry_run", subject=subject, run=run, key=self.key(keyed), **args)
 
     @rule(subject=subjects, unit=units, amount=amounts, keyed=keyed)
     def decide(self, keyed, **args):
@@ -159,14 +173,15 @@ class Machine(RuleBasedStateMachine):
             self.both("extend", hold=self.hold(n, of), by=by, key=self.key(keyed))
 
     @rule(subject=subjects, unit=units, amount=amounts, policy=policies, run=some, keyed=keyed)
-    def event(self, run, keyed, **args):
-        self.both("event", run=self.run_or_none(run), key=self.key(keyed), **args)
+    def event(self, subject, run, keyed, **args):
+        run = self.run_or_none(run, subject)
+        self.both("event", subject=subject, run=run, key=self.key(keyed), **args)
 
-    @rule(subject=subjects, unit=units, amount=st.one_of(st.integers(0, 200), st.none()), policy=policies,
+    @rule(subject=subjects, unit=units, amount=st.one_of(st.integers(0, 90), st.none()), policy=policies,
           ttl=st.sampled_from((1000, 60_000, DAY)), run=some)  # fmt: skip
-    def start_run(self, run, unit, amount, **args):
+    def start_run(self, subject, run, unit, amount, **args):
         unit = UNITS[0] if amount is None else unit
-        self.both("start_run", unit=unit, amount=amount, run=self.run_or_none(run), **args)
+        self.both("start_run", subject=subject, unit=unit, amount=amount, run=self.run_or_none(run, subject), **args)
 
     @rule(n=some, of=st.sampled_from(("run", "run", "run", "call")))
     def end_run(self, n, of):
@@ -175,9 +190,9 @@ class Machine(RuleBasedStateMachine):
     @rule(n=some, amount=amounts, subject=subjects)
     def spend_in_run(self, n, amount, subject):
         """A call inside the newest run that costs more than was thought."""
-        run = self.run_or_none(n % 2)
-        self.both("reserve", subject=subject, unit=UNITS[0], amount=amount // 3, policy=None, ttl=60_000, grace=0, run=run, key=None)
-        if self.model.given:
+        run = self.run_or_none(n % 2, subject)
+        self.both("reserve", subject=subject, unit=UNITS[0], amount=amount // 3, policy=None, ttl=1000, grace=0, run=run, key=None)
+        if self.model.given and n < 7:
             self.both("commit", hold=self.model.given, unit=UNITS[0], amount=amount, key=None)
 
     # -- the stop button, retries and time

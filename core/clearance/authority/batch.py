@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from clearance.errors import AuthorityUnavailable, LimitExceeded
-from clearance.store.interface import Store, Transaction
+from clearance.store.interface import Needs, Store, Transaction
 
 log = logging.getLogger("clearance.authority")
 
 R = TypeVar("R")
+NOTHING = Needs()
 
 MAX_BATCH = 256
 MAX_QUEUE = 10_000
@@ -33,6 +34,7 @@ class Operation(Generic[R]):
 
     apply: Callable[[Transaction], R | Exception]
     flush: bool
+    needs: Needs = NOTHING
 
 
 class _Waiting:
@@ -62,6 +64,7 @@ class GroupCommit:
         self._mutex = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         self._leading = False
+        self._inside: set[int] = set()
         self._helper: _Helper | None = None
 
     # -- callers ----------------------------------------------------------------------------------
@@ -70,11 +73,23 @@ class GroupCommit:
         gate = threading.Lock()
         gate.acquire()
         waiting = _Waiting(operation, gate.release)
-        if not self._enter(waiting):
-            self._wait(waiting, gate)
-        if not waiting.done:
-            self._lead()
+        thread = self._step_in()
+        try:
+            if not self._enter(waiting):
+                self._wait(waiting, gate)
+            if not waiting.done:
+                self._lead()
+        finally:
+            self._inside.discard(thread)
         return cast(R, _answer(waiting))
+
+    def _step_in(self) -> int:
+        """The garbage collector may run a finalizer that settles something in a thread that is in here already."""
+        thread = threading.get_ident()
+        if thread in self._inside:
+            raise AuthorityUnavailable("asked from inside the ledger (a finalizer); ask again later")
+        self._inside.add(thread)
+        return thread
 
     def _wait(self, waiting: _Waiting, gate: threading.Lock) -> None:
         try:
@@ -107,8 +122,12 @@ class GroupCommit:
                 self._helper_thread().lead()
 
         waiting = _Waiting(operation, wake)
-        if self._enter(waiting):
-            self._helper_thread().lead()
+        thread = self._step_in()
+        try:
+            if self._enter(waiting):
+                self._helper_thread().lead()
+        finally:
+            self._inside.discard(thread)
         # A cancelled caller does not undo what it has asked for: the hold may exist, so it must be settled.
         await asyncio.shield(future)
         return cast(R, _answer(waiting))
@@ -134,6 +153,13 @@ class GroupCommit:
             self._queue.remove(waiting)
             return True
 
+    def _lead_inside(self) -> None:
+        thread = self._step_in()
+        try:
+            self._lead()
+        finally:
+            self._inside.discard(thread)
+
     def _lead(self) -> None:
         """Run one batch, then hand the lead to whoever waits first."""
         with self._mutex:
@@ -146,19 +172,18 @@ class GroupCommit:
                 self._leading = follower is not None
                 if follower is not None:
                     follower.promoted = True
-            if follower is not None:
-                follower.wake()
             for waiting in batch:
                 if not waiting.done:
-                    waiting.done, waiting.error = (
-                        True,
-                        AuthorityUnavailable("the batch was interrupted; nothing was written"),
-                    )
+                    waiting.done, waiting.error = True, AuthorityUnavailable("interrupted; nothing was written")
                 waiting.wake()
+            # Last, so that those who were answered can ask again before the next batch is closed.
+            if follower is not None:
+                follower.wake()
 
     def _execute(self, batch: list[_Waiting]) -> None:
         try:
             with self._store.transaction(flush=any(waiting.operation.flush for waiting in batch)) as transaction:
+                transaction.prefetch([waiting.operation.needs for waiting in batch])
                 for waiting in batch:
                     _apply(waiting, transaction)
         except _Spoiled as spoiled:
@@ -178,7 +203,7 @@ class GroupCommit:
     def _helper_thread(self) -> _Helper:
         with self._mutex:
             if self._helper is None:
-                self._helper = _Helper(self._lead)
+                self._helper = _Helper(self._lead_inside)
             return self._helper
 
     def close(self) -> None:

@@ -126,7 +126,8 @@ def funded(rows: Rows, funding: Funding, now_ms: int) -> tuple[Account, Changes]
         facts["reason"] = funding.reason
     changes = _changed(_FUNDED[funding.operation], new, facts)
     if old.over_limit and not new.over_limit:
-        changes.events.append(NewEvent("budget.over_limit_exited", new.tenant, new.scope, None, {"unit": new.unit}))
+        exited = NewEvent("budget.over_limit_exited", new.tenant, new.scope, None, {"unit": new.unit})
+        changes.events = [*changes.events, exited]
     return new, changes
 
 

@@ -39,7 +39,7 @@ def control(tx: Transaction, target: str, state: State, reason: str, actor: str,
     """
     tenant = _tenant(tx, target)
     in_flight = tuple(it.id for it in tx.open_below(tenant or None, target)) if state != "RUNNING" else ()
-    old = tx.stop(tenant, target)
+    old = tx.stops().get((tenant, target))
     if old is not None and (old.state == state or (old.state == "KILLED" and state == "PAUSED")):
         return Stop(old.scope, old.tenant, old.state, old.reason, old.actor, old.at_ms, in_flight)
     stop = Stop(target, tenant, state, reason, actor, now_ms, in_flight)

@@ -23,7 +23,7 @@ from clearance.authority.requests import (
     check_key,
     check_metadata,
     check_policy,
-    hashes,
+    place_of,
 )
 from clearance.errors import Denied, IdempotencyMismatch, InvalidRequest
 from clearance.ledger.funding import FundingOperation
@@ -32,11 +32,10 @@ from clearance.model.action import Action
 from clearance.model.amount import Amount, Unit, usd
 from clearance.model.balance import Balance
 from clearance.model.results import Decision, Event, Lease, Settlement, Stop
-from clearance.model.subject import Subject, parse_scope
-from clearance.store.interface import Changes, Store, Transaction
+from clearance.model.subject import Subject, parse_scope, tenant_of
+from clearance.store.interface import Changes, Needs, Place, Store, Transaction
 
 R = TypeVar("R")
-Hashes = tuple[bytes, bytes]
 
 DURABILITY = ("power", "settlements", "process")
 SWEEP_EVERY_MS = 1_000
@@ -188,23 +187,22 @@ class EmbeddedAuthority(Queries):
         return self._decision(request, endpoint, live=False)
 
     def _decision(self, request: Ask, endpoint: str, *, live: bool) -> Operation[Decision]:
-        def apply(tx: Transaction) -> Decision | Denied:
-            now_ms = self._clock.now_ms()
-            place = request.fingerprint(endpoint)
+        place = request.place(endpoint)
+
+        def apply(tx: Transaction, now_ms: int) -> Decision | Denied:
             replay = self._replayed(tx, place)
             if replay is not None:
                 held = tx.reservation(replay.reservation_id) if replay.reservation_id else None
                 return answers.decision(replay, held, now_ms)
             answer, changes = evaluate.evaluate(tx, request, now_ms, self._new_id, live=live)
             if place and (answer.allowed or not live):
-                if not changes.events:
-                    changes.events.append(evaluate.previewed(request, answer))
-                changes.key, changes.payload = place
+                changes.events = changes.events or [evaluate.previewed(request, answer)]
+                changes.place = place
             if changes.events:
                 tx.write(changes, now_ms)
             return evaluate.refuse(answer) if live and not answer.allowed else answer
 
-        return Operation(self._swept(apply), self._flush_holds)
+        return self._operation(apply, self._flush_holds, request.needs(place))
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -269,14 +267,16 @@ class EmbeddedAuthority(Queries):
         payload: list[Any],
         evaluated: Callable[[Transaction, int], tuple[Settlement, Changes]],
     ) -> Operation[Settlement]:
-        def apply(tx: Transaction) -> Settlement:
-            place = self._place(tx, reservation_id, endpoint, key, payload)
+        # Keys of settlements belong to their reservation (protocol A12).
+        place = place_of(reservation_id, endpoint, key, payload) if key else None
+
+        def apply(tx: Transaction, now_ms: int) -> Settlement:
             replay = self._replayed(tx, place)
             if replay is not None:
                 return answers.settlement(replay)
-            return self._write(tx, place, *evaluated(tx, self._clock.now_ms()))
+            return _write(tx, place, now_ms, *evaluated(tx, now_ms))
 
-        return Operation(self._swept(apply), self._flush_settlements)
+        return self._operation(apply, self._flush_settlements, _needs(place, reservation_id))
 
     def extend(self, reservation_id: str, extend_by_ms: int, *, idempotency_key: str | None = None) -> Lease:
         return self._batch.run(self._extend(reservation_id, extend_by_ms, idempotency_key))
@@ -287,17 +287,15 @@ class EmbeddedAuthority(Queries):
     def _extend(self, reservation_id: str, extend_by_ms: int, key: str | None) -> Operation[Lease]:
         check_id(reservation_id, "reservation_id")
         check_extension(extend_by_ms)
-        check_key(key)
+        place = place_of(reservation_id, "extend", key, [extend_by_ms]) if check_key(key) and key else None
 
-        def apply(tx: Transaction) -> Lease:
-            now_ms = self._clock.now_ms()
-            place = self._place(tx, reservation_id, "extend", key, [extend_by_ms])
+        def apply(tx: Transaction, now_ms: int) -> Lease:
             replay = self._replayed(tx, place)
             if replay is not None:
                 return answers.lease(replay, tx.reservation(reservation_id), now_ms)
-            return self._write(tx, place, *settle.extend(tx, reservation_id, extend_by_ms, now_ms))
+            return _write(tx, place, now_ms, *settle.extend(tx, reservation_id, extend_by_ms, now_ms))
 
-        return Operation(self._swept(apply), self._flush_holds)
+        return self._operation(apply, self._flush_holds, _needs(place, reservation_id))
 
     def event(
         self,
@@ -342,18 +340,19 @@ class EmbeddedAuthority(Queries):
         check_key(key)
         facts = check_metadata(metadata)
         payload = [subject.wire, action.wire, actual.unit, actual.amount, policy, run_id, facts]
-        place = hashes(subject.tenant_key, "event", key, payload) if key else None
+        place = place_of(subject.tenant_key, "event", key, payload) if key else None
+        keys = [(subject.tenant_key, scope, actual.unit.value) for scope in subject.scopes]
 
-        def apply(tx: Transaction) -> Settlement:
+        def apply(tx: Transaction, now_ms: int) -> Settlement:
             replay = self._replayed(tx, place)
             if replay is not None:
                 return answers.settlement(replay)
-            now_ms = self._clock.now_ms()
             event_id = "evt_" + self._new_id(now_ms)
             result = settle.debit_event(tx, subject, action, actual, policy, run_id, facts, now_ms, event_id)
-            return self._write(tx, place, *result)
+            return _write(tx, place, now_ms, *result)
 
-        return Operation(self._swept(apply), self._flush_settlements)
+        needs = _needs(place, run_id)._replace(accounts=keys, tenants=(subject.tenant_key,))
+        return self._operation(apply, self._flush_settlements, needs)
 
     # -- runs -------------------------------------------------------------------------------------
 
@@ -418,10 +417,10 @@ class EmbeddedAuthority(Queries):
         check_id(run_id, "run_id")
         facts = check_metadata(metadata)
 
-        def apply(tx: Transaction) -> Settlement:
-            return lifecycle.end_run(tx, run_id, facts, self._clock.now_ms())
+        def apply(tx: Transaction, now_ms: int) -> Settlement:
+            return lifecycle.end_run(tx, run_id, facts, now_ms)
 
-        return Operation(self._swept(apply), self._flush_settlements)
+        return self._operation(apply, self._flush_settlements, _needs(None, run_id))
 
     # -- the stop button --------------------------------------------------------------------------
 
@@ -487,14 +486,15 @@ class EmbeddedAuthority(Queries):
         check_amount(amount, "amount")
         funding = budgets.check_funding(scope, operation, amount, spent, reason)
         key = check_key(idempotency_key)
-        place = hashes(parse_scope(scope).split("/")[0], "fund", key, list(funding)) if key else None
+        place = place_of(tenant_of(funding.scope), "fund", key, list(funding)) if key else None
 
         def apply(tx: Transaction) -> Balance:
             replay = self._replayed(tx, place)
             if replay is not None:
                 return answers.balance(replay)
-            account, changes = budgets.funded(tx, funding, self._clock.now_ms())
-            return self._write(tx, place, Balance.of(account), changes)
+            now_ms = self._clock.now_ms()
+            account, changes = budgets.funded(tx, funding, now_ms)
+            return _write(tx, place, now_ms, Balance.of(account), changes)
 
         return self._batch.run(Operation(apply, self._flush_settlements))
 
@@ -559,54 +559,46 @@ class EmbeddedAuthority(Queries):
 
     # -- one operation ----------------------------------------------------------------------------
 
-    def _swept(self, apply: Callable[[Transaction], R]) -> Callable[[Transaction], R | Exception]:
-        """Expire by use, at most once a second, before the operation that comes next."""
+    def _operation(self, apply: Callable[[Transaction, int], R | Exception], flush: bool, needs: Needs) -> Operation[R]:
+        """With the time of the transaction, and expiry by use: at most once a second, before what comes next."""
         if self._ticker:
             self._ticker.start()
 
-        def swept(tx: Transaction) -> R:
+        def timed(tx: Transaction) -> R | Exception:
             now_ms = self._clock.now_ms()
             if now_ms >= self._next_sweep_ms:
                 self._next_sweep_ms = now_ms + SWEEP_EVERY_MS
                 lifecycle.sweep(tx, now_ms)
-            writes = tx.writes
-            try:
-                return apply(tx)
-            except Exception as error:
-                if tx.writes != writes:
-                    raise
-                # Refused before it wrote anything: what the sweep has expired stays expired.
-                return error
+            return apply(tx, now_ms)
 
-        return swept
-
-    def _place(
-        self, tx: Transaction, reservation_id: str, endpoint: str, key: str | None, payload: list[Any]
-    ) -> Hashes | None:
-        """Where the answer of this key is kept; keys of settlements belong to their reservation (protocol A12)."""
-        if key is None:
-            return None
-        return hashes(settle.find(tx, reservation_id).tenant, f"{endpoint}:{reservation_id}", key, payload)
+        return Operation(timed, flush, needs)
 
     @staticmethod
-    def _replayed(tx: Transaction, place: Hashes | None) -> Event | None:
+    def _replayed(tx: Transaction, place: Place | None) -> Event | None:
         if place is None:
             return None
-        found = tx.answered(place[0])
+        found = tx.answered(place.key)
         if found is None:
             return None
-        if found.payload != place[1]:
+        if found.payload != place.payload:
             raise IdempotencyMismatch("this idempotency key was used with other arguments; use a new key")
         event = tx.event(found.seq)
         if event is None:
             raise answers.gone(found.seq)
         return event
 
-    def _write(self, tx: Transaction, place: Hashes | None, answer: R, changes: Changes) -> R:
-        if place is not None:
-            changes.key, changes.payload = place
-        tx.write(changes, self._clock.now_ms())
-        return answer
+
+def _write(tx: Transaction, place: Place | None, now_ms: int, answer: R, changes: Changes) -> R:
+    changes.place = place
+    tx.write(changes, now_ms)
+    return answer
+
+
+def _needs(place: Place | None, reservation_id: str | None) -> Needs:
+    return Needs(
+        reservations=(reservation_id,) if reservation_id else (),
+        answers=(place.key,) if place else (),
+    )
 
 
 def _current_user() -> str:

@@ -77,9 +77,9 @@ def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) ->
     no = None if ask.unfunded else _refused(rows, ask, tenant, purse.accounts, now_ms)
     if no:
         denied = denial(ask, no, tenant, live)
-        return no, Changes(
-            accounts=list(purse.renewed), events=[denied, *renewals(purse.renewed)]
-        ) if live else Changes(events=[denied])
+        if not live:
+            return no, Changes(events=[denied])
+        return no, Changes(accounts=purse.renewed, events=[denied, *renewals(purse.renewed)])
     caps = _caps(rows, ask, tenant, run, purse.accounts)
     if not live:
         decision = _allowed(ask, caps, figures(purse.accounts))
@@ -188,7 +188,7 @@ def current(found: Sequence[Account | None], now_ms: int) -> Purse:
     for old in found:
         if old is None:
             continue
-        new = renewed(old, now_ms)
+        new = old if old.period is None else renewed(old, now_ms)
         accounts.append(new)
         if new is not old and old.period_end_ms is not None:
             began.append(new)

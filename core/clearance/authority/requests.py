@@ -24,6 +24,7 @@ from clearance.model.action import Action
 from clearance.model.amount import Amount
 from clearance.model.reservation import ReservationKind
 from clearance.model.subject import Subject
+from clearance.store.interface import Needs, Place
 
 _POLICIES = (REJECT, ALLOW_IF_AVAILABLE, ALLOW_WITH_OVERDRAFT)
 _MAX_ID = 128
@@ -46,8 +47,8 @@ class Ask:
     unfunded: bool = False
     """A run without a budget: it holds nothing."""
 
-    def fingerprint(self, endpoint: str) -> tuple[bytes, bytes] | None:
-        """Hashes of the key and of the payload, None without a key."""
+    def place(self, endpoint: str) -> Place | None:
+        """Where the answer is kept, None without a key."""
         if self.idempotency_key is None:
             return None
         payload = [
@@ -64,7 +65,16 @@ class Ask:
         ]
         # decide has a namespace of its own; live and dry-run reserves share one (protocol section 13).
         space = "decide" if endpoint == "decide" else "reserve"
-        return hashes(self.subject.tenant_key, space, self.idempotency_key, payload)
+        return place_of(self.subject.tenant_key, space, self.idempotency_key, payload)
+
+    def needs(self, place: Place | None) -> Needs:
+        tenant, unit = self.subject.tenant_key, self.estimate.unit.value
+        return Needs(
+            accounts=[(tenant, scope, unit) for scope in self.subject.scopes],
+            reservations=(self.run_id,) if self.run_id else (),
+            tenants=(tenant,),
+            answers=(place.key,) if place else (),
+        )
 
 
 def ask(
@@ -151,10 +161,10 @@ def check_text(value: str, field: str, most: int) -> str:
     return value.strip()
 
 
-def hashes(tenant: str, endpoint: str, key: str, payload: list[Any]) -> tuple[bytes, bytes]:
-    """16-byte hashes of (tenant, endpoint, key) and of the payload; only ever compared with our own."""
-    place = hashlib.blake2b(f"{tenant}\0{endpoint}\0{key}".encode(), digest_size=16).digest()
-    return place, hashlib.blake2b(to_json(payload), digest_size=16).digest()
+def place_of(owner: str, endpoint: str, key: str, payload: list[Any]) -> Place:
+    """16-byte hashes; only ever compared with our own. `owner` is the tenant, or the reservation of a settlement."""
+    spot = hashlib.blake2b(f"{owner}\0{endpoint}\0{key}".encode(), digest_size=16).digest()
+    return Place(spot, hashlib.blake2b(to_json(payload), digest_size=16).digest())
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> None:

@@ -112,6 +112,7 @@ def settled(
     done = it._replace(
         status="COMMITTED", charged=amount, actual=actual, finalized_at_ms=now_ms, committed_metadata=metadata or None
     )
+    after = figures(charged.after)
     data: dict[str, Any] = {
         "unit": it.unit,
         "estimate": it.estimate,
@@ -119,7 +120,7 @@ def settled(
         "charged": amount,
         "released": released,
         "action": it.action,
-        "figures": figures(charged.after),
+        "figures": after,
     }
     if charged.uncharged:
         data["uncharged"] = charged.uncharged
@@ -130,25 +131,14 @@ def settled(
     if why:
         data["why"] = why
     kind = "run.ended" if it.kind == "run" else "reservation.committed"
-    events = [
-        NewEvent(kind, it.tenant, it.scope_path, it.id, data),
-        *renewals(charged.renewed),
-        *crossings(it, charged.before, charged.after),
-    ]
+    events = [NewEvent(kind, it.tenant, it.scope_path, it.id, data), *renewals(charged.renewed)]
     if actual > it.estimate:
-        events.append(_overage(it, actual, charged))
+        # Only a charge beyond the hold can lower what remains, so only then can a line be crossed.
+        events += [*crossings(it, charged.before, charged.after), _overage(it, actual, charged)]
     answer = Settlement(
-        "COMMITTED",
-        Unit(it.unit),
-        it.estimate,
-        actual,
-        amount,
-        released,
-        charged.uncharged,
-        it.id,
-        figures=figures(charged.after),
+        "COMMITTED", Unit(it.unit), it.estimate, actual, amount, released, charged.uncharged, it.id, figures=after
     )
-    return answer, Changes(accounts=list(charged.after), changed=[done], events=events)
+    return answer, Changes(accounts=charged.after, changed=[done], events=events)
 
 
 def _overage(it: Reservation, actual: int, charged: Charged) -> NewEvent:
@@ -287,7 +277,7 @@ def _give_back(
     if it.runs:
         data["runs"] = it.runs
     events = [NewEvent(event, it.tenant, it.scope_path, it.id, data), *renewals(purse.renewed)]
-    return after, Changes(accounts=list(after), changed=[done], events=events)
+    return after, Changes(accounts=after, changed=[done], events=events)
 
 
 def extend(rows: Rows, reservation_id: str, extend_by_ms: int, now_ms: int) -> tuple[Lease, Changes]:
@@ -368,7 +358,7 @@ def debit_event(
         event_id=event_id,
         figures=figures(charged.after),
     )
-    return answer, Changes(accounts=list(charged.after), events=events)
+    return answer, Changes(accounts=charged.after, events=events)
 
 
 # -- the end of a run -----------------------------------------------------------------------------
@@ -385,5 +375,5 @@ def close_run(
     charged = Charged(purse.accounts, moved, renewed=purse.renewed)
     answer, changes = settled(run, spent, charged, metadata, now_ms, "lease expired" if expired else None)
     if own:
-        changes.dropped_accounts.append(own.key)
+        changes.dropped_accounts = [own.key]
     return answer, changes

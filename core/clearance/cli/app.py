@@ -35,8 +35,10 @@ app = typer.Typer(
 
 
 @app.callback()
-def everywhere(ctx: typer.Context, ledger: LedgerOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """The runtime authority for AI agents: budgets, reservations, the stop button and the audit log of one ledger."""
+def everywhere(
+    ctx: typer.Context, ledger: LedgerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """The runtime authority for AI agents: budgets, holds, the stop button and the audit log of one ledger."""
     ctx.obj = Session(ledger, config, as_json)
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help(), nl=False)
@@ -88,9 +90,9 @@ def _usage(error: Any, message: str, arguments: list[str]) -> str:
     """A usage error of the parser on one line, with the command whose help says more."""
     context = getattr(error, "ctx", None)
     see = f"see `{context.command_path if context else 'clearance'} --help`"
-    if re.fullmatch(r"-[0-9.]+", str(getattr(error, "option_name", ""))) or re.search(r"No such option: -[0-9.]", message):
+    if re.search(r"No such option: -[0-9.]", message):
         given = next((it for it in arguments if re.match(r"-[0-9.]", it)), "an amount")
         return f"{given} is negative; allowed: 0 or more; {see}"
     if "unexpected extra argument" in message and {"kill", "pause", "resume"} & set(arguments):
         message += " (for everybody, quote the star: '*')"
-    return f"{' '.join(message.split())} {see}".replace(". see", "; see")
+    return f"{' '.join(message.split()).rstrip('.')}; {see}"

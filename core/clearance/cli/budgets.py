@@ -8,20 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clearance.cli import facts, views
+from clearance.cli.options import (
+    AllowTool,
+    AmountText,
+    Below,
+    Cooldown,
+    DenyTool,
+    Every,
+    MaxSteps,
+    MaxTokens,
+    Names,
+    NoCaps,
+    OnlyModel,
+    Overdraft,
+    Policy,
+    Rolling,
+    Scope,
+    Text,
+    Timezone,
+    UnitName,
+    Why,
+)
 from clearance.cli.session import Session, command, present_budgets
 from clearance.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from clearance.authority.budgets import BudgetSpec
+    from clearance.ledger.funding import FundingOperation
 
 NONE = "none"
-Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="Such as tenant:acme/agent:bot.")]
-AmountText = Annotated[str, typer.Argument(metavar="AMOUNT", help="Dollars such as 12.50, or a whole number of the unit.")]
-UnitName = Annotated[str, typer.Option("--unit", help="USD (dollars), USD_MICROCENTS, TOKENS, CREDITS or RISK_POINTS.")]
-Why = Annotated[str | None, typer.Option("--reason", help="Why; it stands in the audit log.")]
-Text = str | None
-Names = list[str] | None
-_CAPS = "Caps (together they replace the caps that the budget has)"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,34 +65,33 @@ def set_budget(
     scope: Scope,
     amount: AmountText,
     unit: UnitName = "USD",
-    period: Annotated[Text, typer.Option("--period", help="hour, day, week or month; none ends it.")] = None,
-    rolling: Annotated[bool, typer.Option("--rolling", help="Periods begin at the first use, not by the calendar.")] = False,
-    timezone: Annotated[Text, typer.Option("--timezone", help="Of calendar periods, such as Europe/Berlin.")] = None,
-    overdraft: Annotated[Text, typer.Option("--overdraft", help="How much may be owed, in the same unit.")] = None,
-    overage_policy: Annotated[
-        Text, typer.Option("--overage-policy", help="REJECT, ALLOW_IF_AVAILABLE or ALLOW_WITH_OVERDRAFT; none: the default.")
-    ] = None,
-    below: Annotated[Text, typer.Option("--below", help="Caps apply once less than this remains, such as 20%.", rich_help_panel=_CAPS)] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Output tokens of a call.", rich_help_panel=_CAPS)] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps-remaining", help="Steps left to a run.", rich_help_panel=_CAPS)] = None,
-    allow_tool: Annotated[Names, typer.Option("--allow-tool", help="Only these tools; repeat it.", rich_help_panel=_CAPS)] = None,
-    deny_tool: Annotated[Names, typer.Option("--deny-tool", help="Not these tools; repeat it.", rich_help_panel=_CAPS)] = None,
-    model: Annotated[Names, typer.Option("--model", help="Only these models; repeat it.", rich_help_panel=_CAPS)] = None,
-    cooldown: Annotated[Text, typer.Option("--cooldown", help="Wait between calls, such as 2s.", rich_help_panel=_CAPS)] = None,
-    no_caps: Annotated[bool, typer.Option("--no-caps", help="Take all caps away.", rich_help_panel=_CAPS)] = False,
+    period: Every = None,
+    rolling: Rolling = False,
+    timezone: Timezone = None,
+    overdraft: Overdraft = None,
+    overage_policy: Policy = None,
+    below: Below = None,
+    max_tokens: MaxTokens = None,
+    max_steps: MaxSteps = None,
+    allow_tool: AllowTool = None,
+    deny_tool: DenyTool = None,
+    model: OnlyModel = None,
+    cooldown: Cooldown = None,
+    no_caps: NoCaps = False,
 ) -> None:
     """Make a budget, or change one: what is not given stays, and so does what was spent and is held."""
-    given: dict[str, Any] = {"scope": scope, "allocated": amount, "unit": unit}
-    given["period"] = _period(period, rolling, timezone)
-    given["overdraft"] = overdraft
-    given["overage_policy"] = None if overage_policy == NONE else overage_policy
-    tools = {key: list(names) for key, names in (("allow", allow_tool), ("deny", deny_tool)) if names}
-    limits = {"below": below, "max_tokens": max_tokens, "max_steps_remaining": max_steps, "cooldown": cooldown}
-    limits |= {"models": model or None, "tools": tools or None}
-    rule = {key: value for key, value in limits.items() if value is not None}
+    rule = _rule(below, max_tokens, max_steps, allow_tool, deny_tool, model, cooldown)
     if rule and no_caps:
         raise InvalidRequest("no_caps", "does not go with other caps", "one of them")
-    given["caps"] = [rule] if rule else None
+    given: dict[str, Any] = {
+        "scope": scope,
+        "allocated": amount,
+        "unit": unit,
+        "period": _period(period, rolling, timezone),
+        "overdraft": overdraft,
+        "overage_policy": None if overage_policy == NONE else overage_policy,
+        "caps": [rule] if rule else None,
+    }
     kept = {
         "period": period is None and not rolling and timezone is None,
         "overdraft_limit": overdraft is None,
@@ -85,6 +99,16 @@ def set_budget(
         "caps": not rule and not no_caps,
     }
     _put(session, _spec(given), [name for name, keep in kept.items() if keep])
+
+
+def _rule(
+    below: Text, tokens: int | None, steps: int | None, allow: Names, deny: Names, models: Names, cooldown: Text
+) -> dict[str, Any]:
+    """The caps given, as an entry of `caps:`."""
+    tools = {key: list(names) for key, names in (("allow", allow), ("deny", deny)) if names}
+    rule: dict[str, Any] = {"below": below, "max_tokens": tokens, "max_steps_remaining": steps, "cooldown": cooldown}
+    rule |= {"models": models or None, "tools": tools or None}
+    return {key: value for key, value in rule.items() if value is not None}
 
 
 def _period(every: Text, rolling: bool, timezone: Text) -> dict[str, str] | None:
@@ -128,28 +152,32 @@ def fund(
     scope: Scope,
     amount: AmountText,
     unit: UnitName = "USD",
-    operation: Annotated[str, typer.Option("--operation", help="credit, debit, reset, reset-spent or repay-debt.")] = "credit",
+    operation: Annotated[
+        str, typer.Option("--operation", help="credit, debit, reset, reset-spent or repay-debt.")
+    ] = "credit",
     spent: Annotated[Text, typer.Option("--spent", help="With reset-spent: what counts as spent (default 0).")] = None,
     reason: Why = None,
     key: Annotated[Text, typer.Option("--idempotency-key", help="The same key again changes nothing.")] = None,
 ) -> None:
     """Change a budget's money: credit and debit add and take, reset sets, reset-spent also clears what was spent."""
-    from typing import cast
-
     from clearance.config import parse_amount_of
-    from clearance.ledger.funding import OPERATIONS, FundingOperation
 
-    name = operation.upper().replace("-", "_")
-    if name not in OPERATIONS:
-        allowed = ", ".join(it.lower().replace("_", "-") for it in OPERATIONS)
-        raise InvalidRequest("operation", f"{operation!r} is unknown", allowed)
+    name = _operation(operation)
     money = parse_amount_of(amount, unit)
     so_far = parse_amount_of(spent, unit) if spent is not None else None
     with session.authority() as authority:
-        balance = authority.fund(
-            scope, cast("FundingOperation", name), money, spent=so_far, reason=reason, idempotency_key=key
-        )
+        balance = authority.fund(scope, name, money, spent=so_far, reason=reason, idempotency_key=key)
         session.show({"budget": balance.as_dict(), "operation": name, "amount": money.amount}, views.budget_funded)
+
+
+def _operation(text: str) -> FundingOperation:
+    from clearance.ledger.funding import OPERATIONS
+
+    for name in OPERATIONS:
+        if name == text.upper().replace("-", "_"):
+            return name
+    allowed = ", ".join(it.lower().replace("_", "-") for it in OPERATIONS)
+    raise InvalidRequest("operation", f"{text!r} is unknown", allowed)
 
 
 def freeze(session: Session, scope: Scope, unit: UnitName = "USD", reason: Why = None) -> None:
@@ -209,7 +237,9 @@ def show(
         session.show({"scope": path, "budgets": [it.as_dict() for it in found]}, views.budget_show)
 
 
-def tree(session: Session, scope: Annotated[Text, typer.Argument(metavar="[SCOPE]", help="Only here and below.")] = None) -> None:
+def tree(
+    session: Session, scope: Annotated[Text, typer.Argument(metavar="[SCOPE]", help="Only here and below.")] = None
+) -> None:
     """All budgets below each other, with bars of what is spent, held and left."""
     from clearance.model.subject import parse_scope
 

@@ -25,8 +25,12 @@ def register(app: typer.Typer) -> None:
 
 def apply(
     session: Session,
-    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help=f"Default: --config, else ./{DEFAULT_CONFIG}.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show; exit code 3 when there is something to do.")] = False,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help=f"Default: --config, else ./{DEFAULT_CONFIG}.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show; exit code 3 when there is something to do.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can answer.")] = False,
 ) -> None:
     """Bring budgets to what a file says, all or none, after showing what would change.
@@ -76,7 +80,11 @@ def _confirm(session: Session, plan: Plan, yes: bool) -> None:
     if yes:
         return
     if session.as_json or not sys.stdin.isatty():
-        raise InvalidRequest("yes", f"is needed to change {plan.changed} budgets where nobody can be asked", "--yes, or --dry-run to look")
+        raise InvalidRequest(
+            "yes",
+            f"is needed to change {plan.changed} budgets where nobody can be asked",
+            "--yes, or --dry-run to look",
+        )
     if not typer.confirm(f"Apply to {plan.changed} budgets?", err=True):
         raise InvalidRequest("apply", "was not confirmed; nothing was changed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from clearance.errors import NotFound
@@ -49,10 +50,8 @@ def in_flight(authority: LocalAuthority, ids: tuple[str, ...]) -> list[dict[str,
     for number, reservation_id in enumerate(ids):
         facts: dict[str, Any] = {"reservation_id": reservation_id}
         if number < MAX_NAMED:
-            try:
+            with contextlib.suppress(NotFound):
                 facts = reservation_line(authority.find(reservation_id))
-            except NotFound:
-                pass
         found.append(facts)
     return found
 

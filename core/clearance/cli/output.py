@@ -44,7 +44,9 @@ def console() -> Console:
 
 def plain(text: object) -> str:
     """Text from the ledger on one line, without control characters that could steer the terminal."""
-    return "".join(c if c.isprintable() else (" " if c.isspace() else c.encode("unicode_escape").decode()) for c in str(text))
+    return "".join(
+        c if c.isprintable() else (" " if c.isspace() else c.encode("unicode_escape").decode()) for c in str(text)
+    )
 
 
 def forgiving() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearance.cli import facts, views
+from clearance.cli import facts, overviews
 from clearance.cli.session import Session, command
 from clearance.errors import ClearanceError, InvalidRequest
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SCENARIOS = ("runaway", "tools", "parallel", "crash")
 MAX_COUNTED = 1_000
-Count = Annotated[int, typer.Option(min=0)]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +34,7 @@ def status(session: Session) -> None:
             "stops": [facts.stop_facts(stop) for stop in facts.stops_in_force(authority)],
             "open_reservations": _open(authority),
         }
-        session.show(answer, views.status)
+        session.show(answer, overviews.status)
 
 
 def _open(authority: LocalAuthority) -> dict[str, Any]:
@@ -83,14 +82,14 @@ def price(
         cost = book.price(model, usage, provider)
         counts = {name: getattr(usage, name) for name in usage.__slots__ if getattr(usage, name)}
         answer = {**answer, "call": {"usage": counts, "amount": cost.amount, "unit": cost.unit.value}}
-    session.show(answer, views.price)
+    session.show(answer, overviews.price)
 
 
 def demo(
     session: Session,
     scenario: Annotated[str, typer.Option("--scenario", help=", ".join(SCENARIOS) + ".")] = SCENARIOS[0],
 ) -> None:
-    """A runaway agent against a simulated provider, stopped at its budget. Needs the extra `demo`, no key, no network."""
+    """A runaway agent against a simulated provider, stopped at its budget. Needs the extra `demo`, no key."""
     if scenario not in SCENARIOS:
         raise InvalidRequest("scenario", f"{scenario!r} is unknown", ", ".join(SCENARIOS))
     try:
@@ -100,7 +99,9 @@ def demo(
         missing = error.name or "a package"
         if missing.startswith("clearance.") and missing != "clearance.demo":
             raise
-        raise ClearanceError(f"the demo needs {missing}, which is not installed: pip install 'clearance[demo]'") from None
+        raise ClearanceError(
+            f"the demo needs {missing}, which is not installed: pip install 'clearance[demo]'"
+        ) from None
     if code:
         raise typer.Exit(int(code))
 
@@ -109,4 +110,4 @@ def version(session: Session) -> None:
     """The versions of Clearance, Python and SQLite."""
     from clearance.cli.doctor import versions
 
-    session.show(versions(), views.versions)
+    session.show(versions(), overviews.versions)

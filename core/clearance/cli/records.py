@@ -9,7 +9,7 @@ import typer
 
 from clearance.cli import facts, views
 from clearance.cli.output import console, line
-from clearance.cli.session import Session, command
+from clearance.cli.session import Session, command, default
 from clearance.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ Text = str | None
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "reservations", rich_help_panel=_PANEL)(reservations)
+    group = typer.Typer(name="reservations")
+    default(group)(reservations)
+    command(group, "show")(show)
+    app.add_typer(group, rich_help_panel=_PANEL)
     command(app, "events", rich_help_panel=_PANEL)(events)
 
 
 def reservations(
     session: Session,
-    show: Annotated[Text, typer.Argument(metavar="[show ID]", help="`show ID`: one reservation in full.")] = None,
-    reservation_id: Annotated[Text, typer.Argument(metavar="", hidden=True)] = None,
     scope: Annotated[Text, typer.Option("--scope", help="Only at and below this scope.")] = None,
     status: Annotated[Text, typer.Option("--status", help="active, committed, released or expired.")] = None,
     kind: Annotated[Text, typer.Option("--kind", help="call or run.")] = None,
@@ -43,11 +44,6 @@ def reservations(
     cursor: Annotated[Text, typer.Option("--cursor", help="Where the last page ended.")] = None,
 ) -> None:
     """Holds and runs, the newest first; `reservations show ID` is one in full."""
-    if show is not None:
-        if show != "show" or not reservation_id:
-            raise InvalidRequest("reservations", f"{show!r} is not understood", "reservations show ID")
-        _show_one(session, reservation_id)
-        return
     from clearance.model.reservation import ReservationKind, ReservationStatus
     from clearance.model.subject import parse_scope
     from clearance.store.interface import ReservationQuery
@@ -67,7 +63,8 @@ def reservations(
         session.show({"reservations": found, "next_cursor": page.next_cursor}, views.reservations)
 
 
-def _show_one(session: Session, reservation_id: str) -> None:
+def show(session: Session, reservation_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """One reservation or run in full."""
     with session.authority() as authority:
         session.show(authority.find(reservation_id.removeprefix("run:")).as_dict(), views.reservation)
 

@@ -28,13 +28,19 @@ _PANEL = "Everywhere"
 
 LedgerOption = Annotated[
     str | None,
-    typer.Option("--ledger", metavar="URL", help="The ledger: sqlite:///path or a file's path.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--ledger", metavar="URL", help="The ledger: sqlite:///path or a file's path.", rich_help_panel=_PANEL
+    ),
 ]
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", metavar="FILE", help=f"The configuration (default: ./{DEFAULT_CONFIG}).", rich_help_panel=_PANEL),
+    typer.Option(
+        "--config", metavar="FILE", help=f"The configuration (default: ./{DEFAULT_CONFIG}).", rich_help_panel=_PANEL
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON; amounts are ints in their unit.", rich_help_panel=_PANEL)]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Answer in JSON; amounts are ints in their unit.", rich_help_panel=_PANEL)
+]
 EVERYWHERE: dict[str, Any] = {"ledger": LedgerOption, "config": ConfigOption, "as_json": JsonOption}
 
 
@@ -119,24 +125,40 @@ def present_budgets(authority: LocalAuthority) -> list[Account]:
     return found
 
 
-def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+Register = Callable[[Callable[..., None]], None]
+
+
+def command(app: typer.Typer, name: str, **options: Any) -> Register:
     """Register a function `(session, ...)` as a command that also takes --ledger, --config and --json."""
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        def run(ctx: typer.Context, **given: Any) -> None:
-            session = ctx.obj.over(*(given.pop(key) for key in EVERYWHERE))
-            function(session, **given)
-
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        parameters = [_keyword("ctx", typer.Context), *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
-        parameters += [_keyword(key, kind, None if key != "as_json" else False) for key, kind in EVERYWHERE.items()]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        app.command(name, **options)(run)
-        return function
+    def register(function: Callable[..., None]) -> None:
+        app.command(name, **options)(_everywhere(function))
 
     return register
+
+
+def default(group: typer.Typer) -> Register:
+    """Register a function `(session, ...)` as what a group does without a further command."""
+
+    def register(function: Callable[..., None]) -> None:
+        group.callback(invoke_without_command=True)(_everywhere(function))
+
+    return register
+
+
+def _everywhere(function: Callable[..., None]) -> Callable[..., None]:
+    def run(ctx: typer.Context, **given: Any) -> None:
+        ctx.obj = ctx.obj.over(*(given.pop(key) for key in EVERYWHERE))
+        if ctx.invoked_subcommand is None:
+            function(ctx.obj, **given)
+
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    parameters = [_keyword("ctx", typer.Context), *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+    parameters += [_keyword(key, kind, False if key == "as_json" else None) for key, kind in EVERYWHERE.items()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    return run
 
 
 def _keyword(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -26,7 +26,9 @@ def read_budgets(report: Report, value: Any, path: Path) -> tuple[BudgetSpec, ..
     if value is None:
         return ()
     if isinstance(value, Mapping):
-        entries = [(_with_scope(report, scope, entry, (*path, scope)), (*path, scope)) for scope, entry in value.items()]
+        entries = [
+            (_with_scope(report, scope, entry, (*path, scope)), (*path, scope)) for scope, entry in value.items()
+        ]
     elif isinstance(value, list):
         entries = [(entry, (*path, number)) for number, entry in enumerate(value)]
     else:
@@ -40,7 +42,9 @@ def read_budgets(report: Report, value: Any, path: Path) -> tuple[BudgetSpec, ..
             continue
         first = found.setdefault((spec.scope, spec.unit.value), place)
         if first != place:
-            report.refuse(place, f"{spec.scope} in {spec.unit} is there twice, first as {dotted(first)}", "each budget once")
+            report.refuse(
+                place, f"{spec.scope} in {spec.unit} is there twice, first as {dotted(first)}", "each budget once"
+            )
         specs.append(spec)
     return tuple(specs)
 
@@ -63,7 +67,7 @@ def read_budget(report: Report, entry: Any, path: Path = ()) -> BudgetSpec | Non
         return None
     scope = _scope(report, given, path)
     unit = _unit(report, given.get("unit", "USD"), (*path, "unit"))
-    fields = {
+    fields: dict[str, Any] = {
         "period": _period(report, given.get("period"), (*path, "period")),
         "overage_policy": _policy(report, given.get("overage_policy"), (*path, "overage_policy")),
         "caps": read_rules(report, given.get("caps"), (*path, "caps")),

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clearance.config.problems import Path, Report, Unquoted
 from clearance.errors import ClearanceError
-
-if TYPE_CHECKING:
-    import yaml
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 50_000
@@ -53,10 +50,9 @@ def _yaml() -> Any:
     return yaml
 
 
-def _compose(text: str) -> yaml.Node | None:
+def _compose(text: str) -> Any:
     yaml = _yaml()
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    return node
+    return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def _line_of(error: Any) -> int:
@@ -74,13 +70,15 @@ class _Conversion:
         self._lines = lines
         self._nodes = 0
 
-    def value(self, node: yaml.Node, path: Path) -> Any:
+    def value(self, node: Any, path: Path) -> Any:
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         # An alias may repeat a part that itself has aliases, or even contain itself.
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
             if self._nodes <= MAX_NODES + 1:
-                self._report.refuse(path, "is too large or nested too deeply", f"{MAX_DEPTH} levels, {MAX_NODES} values")
+                self._report.refuse(
+                    path, "is too large or nested too deeply", f"{MAX_DEPTH} levels, {MAX_NODES} values"
+                )
                 self._nodes = MAX_NODES + 1
             return None
         if node.id == "mapping":
@@ -89,7 +87,7 @@ class _Conversion:
             return [self.value(item, (*path, number)) for number, item in enumerate(node.value)]
         return self._scalar(node, path)
 
-    def _mapping(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: Any, path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.id != "scalar":
@@ -106,7 +104,7 @@ class _Conversion:
             found[key] = self.value(value_node, (*path, key))
         return found
 
-    def _scalar(self, node: yaml.Node, path: Path) -> Any:
+    def _scalar(self, node: Any, path: Path) -> Any:
         text = str(node.value)
         match node.tag.removeprefix(_TAG):
             case "str" | "timestamp" | "value" | "merge":

@@ -110,4 +110,6 @@ def shown(value: Any) -> str:
 
 
 def quoted(value: Unquoted) -> InvalidRequest:
-    return InvalidRequest("", f"{value.text} is not quoted, and YAML may read it inexactly", f'quote it: "{value.text}"')
+    return InvalidRequest(
+        "", f"{value.text} is not quoted, and YAML may read it inexactly", f'quote it: "{value.text}"'
+    )

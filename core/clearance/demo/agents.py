@@ -74,7 +74,3 @@ def writer(sim_url: str, before_check: Callable[[], None]) -> AgentExecutor:
     agent = create_tool_calling_agent(chat_model(sim_url), [check_quality], prompt)
     return AgentExecutor(agent=agent, tools=[check_quality], max_iterations=None)
 
-
-def paid(sim: Simulator) -> int:
-    """What the simulator would have charged so far, in microcents."""
-    return sim.stats()["cost"]

@@ -23,7 +23,8 @@ class Check:
 class Lane:
     """What is shown while it runs: one agent, tool, worker or budget.
 
-    `spent`, `budget` and `held` are in `unit`; no budget is no limit; `held` None is not shown. `note` is a word or two.
+    `spent`, `budget` and `held` are in `unit`; no budget is no limit; `held` None is not shown. The bar is what is spent
+    of `bar_of`, else of the budget.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Lane:
     budget: int | None = None
     held: int | None = None
     unit: str = "USD_MICROCENTS"
-    note: str = ""
+    bar_of: int | None = None
 
     @property
     def left(self) -> int | None:

@@ -13,7 +13,7 @@ from clearance.authority.budgets import BudgetSpec
 from clearance.connecting import LocalAuthority, connect
 from clearance.demo.agents import MODEL, TASK, Halted, reasons_and_retries, writer
 from clearance.demo.facts import Check, Facts, Lane, Screen, body_of
-from clearance.demo.stage import QUIET_S, Acting, balance_or_none, calls_of, denials
+from clearance.demo.stage import QUIET_S, Acting, balance_or_none, denials, settled_calls
 from clearance.errors import Denied
 from clearance.model.amount import dollars, usd
 from clearance.model.subject import Subject
@@ -94,8 +94,8 @@ def _unguarded(screen: Screen, sim: Simulator, seconds: float) -> Unguarded:
     agent = writer(sim.base_url, keep_time)
     deadline = time.monotonic() + seconds
     acting = Acting(lambda: without_clearance(agent))
-    acting.watch(lambda: screen.show([_lane(sim, "no guard")]), halt)
-    _require(acting.ended_by, Halted)
+    acting.watch(lambda: screen.show([_unguarded_lane(sim)]), halt)
+    acting.must_have_ended_by(Halted)
     sim.wait_idle()
     stats = sim.stats()
     screen.say(f"Stopped by the demo's clock after {acting.seconds:.1f} s. Nothing else would have stopped it.")
@@ -114,7 +114,7 @@ def _guarded(screen: Screen, sim: Simulator, authority: LocalAuthority) -> tuple
     agent = writer(sim.base_url, stop_if_interrupted)
     acting = Acting(lambda: with_clearance(agent, authority))
     acting.watch(lambda: screen.show([_guarded_lane(sim, authority)]), halt)
-    denied = _require(acting.ended_by, Denied)
+    denied = acting.must_have_ended_by(Denied)
     screen.say(f"Denied: {denied}")
     time.sleep(QUIET_S)
     return _reckoned(sim, authority, acting.seconds, str(denied))
@@ -137,7 +137,7 @@ def _reckoned(
         left_microcents=balance.remaining,
         held_microcents=balance.reserved,
         next_call_microcents=said_no.data["requested"],
-        settled_calls=len(calls_of(authority, "COMMITTED")),
+        settled_calls=len(settled_calls(authority)),
         denial=denial,
     )
     return facts, _checks(facts, stats["unpriced"])
@@ -169,9 +169,9 @@ def _checks(it: Guarded, unpriced: int) -> tuple[Check, ...]:
     )
 
 
-def _lane(sim: Simulator, name: str) -> Lane:
+def _unguarded_lane(sim: Simulator) -> Lane:
     stats = sim.stats()
-    return Lane(name, stats["requests"], stats["cost"])
+    return Lane("unguarded", stats["requests"], stats["cost"])
 
 
 def _guarded_lane(sim: Simulator, authority: LocalAuthority) -> Lane:
@@ -179,7 +179,3 @@ def _guarded_lane(sim: Simulator, authority: LocalAuthority) -> Lane:
     if balance is None:
         return Lane("guarded", 0, 0, usd("1").amount)
     return Lane("guarded", sim.stats()["requests"], balance.spent, balance.allocated)
-
-
-def _require[E: Exception](ended_by: Exception | None, kind: type[E]) -> E:
-    return ended_by  # type: ignore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from clearance.authority.queries import MAX_LIMIT
 from clearance.connecting import LocalAuthority
@@ -18,6 +19,8 @@ LOOK_EVERY_S = 0.1
 QUIET_S = 0.5
 """How long to listen after a denial for a request that must not come."""
 _END_S = 5.0
+
+E = TypeVar("E", bound=Exception)
 
 
 class Acting:
@@ -50,6 +53,11 @@ class Acting:
             halt.set()
             self._thread.join(_END_S)
 
+    def must_have_ended_by(self, kind: type[E]) -> E:
+        if isinstance(self.ended_by, kind):
+            return self.ended_by
+        raise self.ended_by or RuntimeError(f"the agent ended by itself; {kind.__name__} was to end it")
+
 
 def balance_or_none(authority: LocalAuthority, scope: str, unit: str = "USD_MICROCENTS") -> Balance | None:
     """A budget that may not have been made yet."""
@@ -63,13 +71,13 @@ def denials(authority: LocalAuthority) -> list[Event]:
     return authority.events(EventQuery(types=("reservation.denied",)))
 
 
-def calls_of(authority: LocalAuthority, status: str, unit: str = "USD_MICROCENTS") -> list[Reservation]:
-    """All single calls on the books with this status, whoever made them."""
+def settled_calls(authority: LocalAuthority, kind: str = "llm.completion") -> list[Reservation]:
+    """All single calls of this kind that were committed, whoever made them."""
     found: list[Reservation] = []
     cursor: str | None = None
     while True:
-        page = authority.reservations(ReservationQuery(status=status, kind="call"), limit=MAX_LIMIT, cursor=cursor)
-        found += [it for it in page.items if it.unit == unit]
+        page = authority.reservations(ReservationQuery(status="COMMITTED", kind="call"), limit=MAX_LIMIT, cursor=cursor)
+        found += [it for it in page.items if it.action["kind"] == kind]
         cursor = page.next_cursor
         if cursor is None:
             return found

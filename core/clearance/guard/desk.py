@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import time
+from threading import Lock
+
 from clearance.authority.interface import Authority
 from clearance.guard.arrears import Arrears
 from clearance.guard.capskeeper import CapsKeeper
-from clearance.guard.heartbeat import Scheduler, process_scheduler
+from clearance.guard.heartbeat import Scheduler
 from clearance.guard.process import current_pid
 
 _SLOT = "_guard_desk"
+EXIT_FLUSH_S = 2.0
+"""How long the end of the process may wait for unpaid settlements."""
 
 
 class Desk:
@@ -35,3 +42,34 @@ def seat(authority: Authority, desk: Desk) -> Desk:
     """Give the authority this desk (tests give one with their own scheduler)."""
     setattr(authority, _SLOT, desk)
     return desk
+
+
+class _Place:
+    """Where the one scheduler of this process is kept."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.lock = Lock()
+        self.scheduler: Scheduler | None = None
+
+    def flush(self) -> None:
+        if self.scheduler is not None:
+            deadline = time.monotonic() + EXIT_FLUSH_S
+            for arrears in self.scheduler.owed():
+                arrears.flush(max(0.0, deadline - time.monotonic()))
+
+
+_place = _Place()
+atexit.register(_place.flush)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_place.renew)
+
+
+def process_scheduler() -> Scheduler:
+    """The scheduler of this process; a forked child has its own."""
+    with _place.lock:
+        if _place.scheduler is None:
+            _place.scheduler = Scheduler()
+        return _place.scheduler

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import heapq
 import logging
-import os
 import time
 from collections.abc import Callable
 from itertools import count
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from typing import Protocol
 from weakref import ref
 
@@ -25,7 +23,6 @@ log = logging.getLogger("clearance.guard")
 POLL_INTERVAL_S = 0.25
 """How often the authority is asked for stops while anything is live."""
 MAX_POLL_PAUSE_S = 5.0
-EXIT_FLUSH_S = 2.0
 
 
 class Live(Protocol):
@@ -94,7 +91,7 @@ class Scheduler:
         if not self._sleeping and self.clock() >= self._sweep_at:
             self._sweep()
         self._extend_due()
-        for arrears in self._owed():
+        for arrears in self.owed():
             due_at = arrears.due_at
             if due_at is not None and due_at <= self.clock():
                 arrears.pay()
@@ -129,14 +126,15 @@ class Scheduler:
                 self._nudged = False
 
     def _until_next(self) -> float | None:
-        times = [due_at for arrears in self._owed() if (due_at := arrears.due_at) is not None]
+        times = [due_at for arrears in self.owed() if (due_at := arrears.due_at) is not None]
         if self._due:
             times.append(self._due[0][0])
         if not self._sleeping:
             times.append(self._sweep_at)
         return max(0.0, min(times) - self.clock()) if times else None
 
-    def _owed(self) -> list[Arrears]:
+    def owed(self) -> list[Arrears]:
+        """The queues in which something waits."""
         with self._wake:
             for arrears in list(self._owing):
                 if arrears.due_at is None:
@@ -236,34 +234,3 @@ def _mark(live: Live | None, stop: Stop) -> None:
 def _log_end(live: Live, error: Exception) -> None:
     if not live.over:  # settled meanwhile: then there is nothing to extend and nothing to tell
         log.warning("the lease of %s is not extended any more (%s: %s)", live.id, type(error).__name__, error)
-
-
-class _Place:
-    """Where the one scheduler of this process is kept."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.lock = Lock()
-        self.scheduler: Scheduler | None = None
-
-    def flush(self) -> None:
-        if self.scheduler is not None:
-            deadline = time.monotonic() + EXIT_FLUSH_S
-            for arrears in self.scheduler._owed():
-                arrears.flush(max(0.0, deadline - time.monotonic()))
-
-
-_place = _Place()
-atexit.register(_place.flush)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_place.renew)
-
-
-def process_scheduler() -> Scheduler:
-    """The scheduler of this process; a forked child has its own."""
-    with _place.lock:
-        if _place.scheduler is None:
-            _place.scheduler = Scheduler()
-        return _place.scheduler

@@ -47,12 +47,12 @@ def check(accounts: Sequence[Account], estimate: int) -> Refusal | None:
 
 def hold(accounts: Sequence[Account], estimate: int) -> Accounts:
     """Reserve `estimate` on every account; `check` must have passed."""
-    return tuple(account._replace(reserved=account.reserved + estimate) for account in accounts)
+    return tuple(account.moved(account.reserved + estimate, account.spent) for account in accounts)
 
 
 def refund(accounts: Sequence[Account], estimate: int) -> Accounts:
     """Release or expiry: give the whole hold back (sections 9 and 11)."""
-    return tuple(account._replace(reserved=account.reserved - estimate) for account in accounts)
+    return tuple(account.moved(account.reserved - estimate, account.spent) for account in accounts)
 
 
 def settle(accounts: Sequence[Account], estimate: int, actual: int, policy: OveragePolicy) -> Settled | Refusal:
@@ -107,4 +107,4 @@ def _debited(account: Account, charged: int, wanted: int, overdraft: bool) -> Ac
 
 
 def _move(accounts: Sequence[Account], estimate: int, spent: int) -> Accounts:
-    return tuple(a._replace(reserved=a.reserved - estimate, spent=a.spent + spent) for a in accounts)
+    return tuple(account.moved(account.reserved - estimate, account.spent + spent) for account in accounts)

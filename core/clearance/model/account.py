@@ -50,6 +50,10 @@ class Account(NamedTuple):
     def remaining(self) -> int:
         return self.allocated - self.spent - self.reserved - self.debt
 
+    def moved(self, reserved: int, spent: int) -> Account:
+        """The same account with other holds and spending; `_replace` takes three times as long."""
+        return tuple.__new__(Account, (*self[:4], reserved, spent, *self[6:]))
+
     @property
     def figures(self) -> list[int]:
         """allocated, reserved, spent, debt, overdraft_limit, over_limit: what an event keeps of an account."""

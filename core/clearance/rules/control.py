@@ -11,6 +11,9 @@ from clearance.store.interface import EVERYTHING, Rows
 
 def stop_on(rows: Rows, tenant: str, scopes: Sequence[str], runs: Sequence[str]) -> Stop | None:
     """The first stop that reaches the subject: everybody's, then root to leaf, then the runs, outermost first."""
+    stops = rows.stops()
+    if not stops:
+        return None
     names = (f"tenant:{tenant}", *scopes, *map(run_scope, runs))
     places = (("", EVERYTHING), *((tenant, name) for name in names))
-    return next((stop for place in places if (stop := rows.stop(*place)) is not None), None)
+    return next((stops[place] for place in places if place in stops), None)

@@ -6,9 +6,9 @@ transaction has written is seen by its own later reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from clearance.model.account import Account
@@ -31,6 +31,16 @@ class Tenant(NamedTuple):
     max_extensions: int | None = None
 
 
+class Record(NamedTuple):
+    """A named JSON document of some kind (an API key, a webhook, a delivery), perhaps with a due time."""
+
+    kind: str
+    id: str
+    tenant: str
+    body: dict[str, Any]
+    due_at_ms: int | None = None
+
+
 class Answered(NamedTuple):
     """What an idempotency key was used for: the hash of its payload and the event that keeps the answer."""
 
@@ -48,19 +58,37 @@ class NewEvent(NamedTuple):
     data: dict[str, Any]
 
 
+class Place(NamedTuple):
+    """Where the answer of an idempotency key is kept: hashes of (tenant, endpoint, key) and of the payload."""
+
+    key: bytes
+    payload: bytes
+
+
+class Needs(NamedTuple):
+    """What an operation will look up, as far as it is known beforehand, so that a batch can be read at once."""
+
+    accounts: Sequence[AccountKey] = ()
+    reservations: Sequence[str] = ()
+    tenants: Sequence[str] = ()
+    answers: Sequence[bytes] = ()
+
+
 @dataclass(slots=True)
 class Changes:
-    """Everything that one operation writes. `events[0]` keeps the answer that `key` replays."""
+    """Everything that one operation writes. `events[0]` keeps the answer that `place` replays."""
 
-    accounts: list[Account] = field(default_factory=list)
-    dropped_accounts: list[AccountKey] = field(default_factory=list)
-    opened: list[Reservation] = field(default_factory=list)
-    changed: list[Reservation] = field(default_factory=list)
-    events: list[NewEvent] = field(default_factory=list)
-    stops: list[Stop] = field(default_factory=list)
-    tenants: list[Tenant] = field(default_factory=list)
-    key: bytes | None = None
-    payload: bytes = b""
+    accounts: Sequence[Account] = ()
+    dropped_accounts: Sequence[AccountKey] = ()
+    opened: Sequence[Reservation] = ()
+    changed: Sequence[Reservation] = ()
+    events: Sequence[NewEvent] = ()
+    stops: Sequence[Stop] = ()
+    tenants: Sequence[Tenant] = ()
+    records: Sequence[Record] = ()
+    dropped_records: Sequence[tuple[str, str]] = ()
+    """(kind, id)"""
+    place: Place | None = None
 
 
 class Rows(Protocol):
@@ -85,8 +113,20 @@ class Rows(Protocol):
         """Open reservations past lease and grace, the oldest first."""
         ...
 
-    def stop(self, tenant: str, scope: str) -> Stop | None: ...
+    def stops(self) -> Mapping[tuple[str, str], Stop]:
+        """Every kill and pause in force, by (tenant, scope)."""
+        ...
+
     def tenant(self, tenant: str) -> Tenant | None: ...
+    def record(self, kind: str, record_id: str) -> Record | None: ...
+    def records(self, kind: str, tenant: str | None, after: str, limit: int) -> Sequence[Record]:
+        """By id, those after `after`; tenant None means everybody's."""
+        ...
+
+    def due_records(self, kind: str, now_ms: int, limit: int) -> Sequence[Record]:
+        """Those whose time has come, the oldest first."""
+        ...
+
     def answered(self, key: bytes) -> Answered | None: ...
     def event(self, seq: int) -> Event | None: ...
 
@@ -94,6 +134,10 @@ class Rows(Protocol):
 class Transaction(Rows, Protocol):
     writes: int
     """How many times `write` was called; tells whether an operation that failed had begun to write."""
+
+    def prefetch(self, needs: Sequence[Needs]) -> None:
+        """Read what a batch will look up. Only for speed: a look-up that was not announced is right as well."""
+        ...
 
     def write(self, changes: Changes, now_ms: int) -> int:
         """Take the changes of one operation; returns the seq of its first event (0 without events)."""
@@ -144,6 +188,8 @@ class Reader(Protocol):
         ...
 
     def tenants(self) -> list[Tenant]: ...
+    def record(self, kind: str, record_id: str) -> Record | None: ...
+    def records(self, kind: str, tenant: str | None, after: str, limit: int) -> Sequence[Record]: ...
 
 
 class Store(Protocol):

@@ -11,10 +11,10 @@ from clearance.errors import InvalidRequest
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
 from clearance.model.results import Event, Stop
-from clearance.store.interface import AccountKey, EventQuery, ReservationQuery, Tenant
+from clearance.store.interface import AccountKey, EventQuery, Record, ReservationQuery, Tenant
 from clearance.store.sqlite import statements as sql
-from clearance.store.sqlite.rows import to_account, to_event, to_reservation
-from clearance.store.sqlite.transaction import lies_below, to_stop
+from clearance.store.sqlite.rows import to_account, to_event, to_record, to_reservation
+from clearance.store.sqlite.transaction import lies_below, list_records, to_stop
 
 SORTABLE = {
     "reservation_id": "id",
@@ -112,6 +112,13 @@ class SqliteReader:
 
     def tenants(self) -> list[Tenant]:
         return [Tenant(*row) for row in self._all(sql.GET_TENANTS)]
+
+    def record(self, kind: str, record_id: str) -> Record | None:
+        rows = self._all(sql.GET_RECORD, (kind, record_id))
+        return to_record(rows[0]) if rows else None
+
+    def records(self, kind: str, tenant: str | None, after: str, limit: int) -> list[Record]:
+        return list_records(self._all, kind, tenant, after, limit)
 
 
 def _glob(text: str) -> str:

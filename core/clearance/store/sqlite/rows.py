@@ -11,6 +11,7 @@ from clearance.model.caps import CapsRule
 from clearance.model.period import Period
 from clearance.model.reservation import Reservation
 from clearance.model.results import Event
+from clearance.store.interface import Record
 
 Row = tuple[Any, ...]
 
@@ -138,6 +139,14 @@ def to_reservation(row: Row) -> Reservation:
         metadata=facts["metadata"],
         committed_metadata=from_json(row[17]) if row[17] else None,
     )
+
+
+def record_row(record: Record) -> Row:
+    return (record.kind, record.id, record.tenant, dumps(record.body), record.due_at_ms)
+
+
+def to_record(row: Row) -> Record:
+    return Record(row[0], row[1], row[2], from_json(row[3]), row[4])
 
 
 def to_event(row: Row) -> Event:

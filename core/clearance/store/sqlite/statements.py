@@ -48,6 +48,7 @@ UPDATE_RESERVATION = (
 )
 
 GET_ANSWER = "SELECT payload, seq FROM answers WHERE key = ?"
+GET_ANSWERS = "SELECT key, payload, seq FROM answers WHERE key IN ({})"
 INSERT_ANSWER = "INSERT INTO answers (key, payload, seq) VALUES (?, ?, ?)"
 
 GET_STOPPED = "SELECT tenant, scope, state, reason, actor, at_ms FROM stops WHERE state <> 'RUNNING'"
@@ -57,6 +58,19 @@ PUT_STOP = "INSERT OR REPLACE INTO stops (tenant, scope, state, reason, actor, a
 GET_TENANT = "SELECT tenant, status, overage_policy, max_extensions FROM tenants WHERE tenant = ?"
 GET_TENANTS = "SELECT tenant, status, overage_policy, max_extensions FROM tenants ORDER BY tenant"
 PUT_TENANT = "INSERT OR REPLACE INTO tenants (tenant, status, overage_policy, max_extensions) VALUES (?, ?, ?, ?)"
+
+RECORD_COLUMNS = "kind, id, tenant, body, due_at_ms"
+GET_RECORD = f"SELECT {RECORD_COLUMNS} FROM records WHERE kind = ? AND id = ?"
+GET_RECORDS = f"SELECT {RECORD_COLUMNS} FROM records WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
+GET_RECORDS_OF_TENANT = (
+    f"SELECT {RECORD_COLUMNS} FROM records WHERE kind = ? AND tenant = ? AND id > ? ORDER BY id LIMIT ?"
+)
+GET_DUE_RECORDS = (
+    f"SELECT {RECORD_COLUMNS} FROM records WHERE kind = ? AND due_at_ms IS NOT NULL AND due_at_ms <= ? "
+    "ORDER BY due_at_ms LIMIT ?"
+)
+PUT_RECORD = f"INSERT OR REPLACE INTO records ({RECORD_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
+DROP_RECORD = "DELETE FROM records WHERE kind = ? AND id = ?"
 
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM events"
 EVENT_COLUMNS = "seq, at_ms, tenant, type, scope, reservation_id, data"

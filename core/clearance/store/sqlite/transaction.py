@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
@@ -10,16 +11,18 @@ from clearance.model.account import Account
 from clearance.model.reservation import Reservation
 from clearance.model.results import Event, Stop
 from clearance.model.subject import covers
-from clearance.store.interface import EVERYTHING, AccountKey, Answered, Changes, Tenant
+from clearance.store.interface import EVERYTHING, AccountKey, Answered, Changes, Needs, Record, Tenant
 from clearance.store.sqlite import statements as sql
 from clearance.store.sqlite.rows import (
     Row,
     account_row,
     dumps,
+    record_row,
     reservation_row,
     reservation_update,
     to_account,
     to_event,
+    to_record,
     to_reservation,
 )
 
@@ -63,6 +66,7 @@ class SqliteTransaction:
 
     def forget(self) -> None:
         self._accounts: dict[AccountKey, Account | None] = {}
+        self._stored: dict[AccountKey, Account] = {}
         self._open: dict[str, Reservation] = {}
         self._stops: dict[tuple[str, str], Stop] | None = None
         self._tenants: dict[str, Tenant | None] = {}
@@ -70,15 +74,16 @@ class SqliteTransaction:
         self._clear_pending()
 
     def _clear_pending(self) -> None:
-        self._moved: dict[AccountKey, Account] = {}
-        self._put: dict[AccountKey, Account] = {}
+        self._dirty: dict[AccountKey, Account] = {}
         self._dropped: list[AccountKey] = []
         self._inserted: dict[str, Reservation] = {}
         self._updated: dict[str, Reservation] = {}
         self._events: list[Row] = []
         self._answers: dict[bytes, Answered] = {}
+        self._known_answers: dict[bytes, Answered | None] = {}
         self._new_stops: list[Stop] = []
         self._new_tenants: list[Tenant] = []
+        self._new_records: dict[tuple[str, str], Record | None] = {}
 
     # -- reads ------------------------------------------------------------------------------------
 
@@ -88,7 +93,10 @@ class SqliteTransaction:
             return self._accounts[key]
         except KeyError:
             row = self._one(sql.GET_ACCOUNT, key)
-            account = self._accounts[key] = to_account(row) if row else None
+            if row is None:
+                self._accounts[key] = None
+                return None
+            account = self._accounts[key] = self._stored[key] = to_account(row)
             return account
 
     def accounts_of(self, tenant: str, scope: str) -> list[Account]:
@@ -117,10 +125,10 @@ class SqliteTransaction:
     def due(self, now_ms: int, limit: int) -> list[Reservation]:
         return [to_reservation(row) for row in self._all(sql.GET_DUE, (now_ms, limit))]
 
-    def stop(self, tenant: str, scope: str) -> Stop | None:
+    def stops(self) -> dict[tuple[str, str], Stop]:
         if self._stops is None:
             self._stops = {(row[0], row[1]): to_stop(row) for row in self._all(sql.GET_STOPPED, ())}
-        return self._stops.get((tenant, scope))
+        return self._stops
 
     def tenant(self, tenant: str) -> Tenant | None:
         if tenant not in self._tenants:
@@ -128,12 +136,34 @@ class SqliteTransaction:
             self._tenants[tenant] = Tenant(*row) if row else None
         return self._tenants[tenant]
 
+    def record(self, kind: str, record_id: str) -> Record | None:
+        rows = self._all(sql.GET_RECORD, (kind, record_id))
+        return to_record(rows[0]) if rows else None
+
+    def records(self, kind: str, tenant: str | None, after: str, limit: int) -> list[Record]:
+        return list_records(self._all, kind, tenant, after, limit)
+
+    def due_records(self, kind: str, now_ms: int, limit: int) -> list[Record]:
+        return [to_record(row) for row in self._all(sql.GET_DUE_RECORDS, (kind, now_ms, limit))]
+
     def answered(self, key: bytes) -> Answered | None:
-        pending = self._answers.get(key)
-        if pending:
-            return pending
+        known = self._answers.get(key) or self._known_answers.get(key)
+        if known is not None or key in self._known_answers:
+            return known
         row = self._one(sql.GET_ANSWER, (key,))
         return Answered(*row) if row else None
+
+    def prefetch(self, needs: Sequence[Needs]) -> None:
+        """Keys only: rows are cached anyway, and one search for a batch gives up the interpreter's lock once."""
+        keys = [key for need in needs for key in need.answers]
+        self._known_answers = dict.fromkeys(keys)
+        if len(keys) > 1:
+            marks = ", ".join("?" * len(keys))
+            for key, payload, seq in self._connection.execute(sql.GET_ANSWERS.format(marks), keys):
+                self._known_answers[bytes(key)] = Answered(payload, seq)
+        elif keys:
+            row = self._one(sql.GET_ANSWER, (keys[0],))
+            self._known_answers[keys[0]] = Answered(*row) if row else None
 
     def event(self, seq: int) -> Event | None:
         rows = self._all(sql.GET_EVENT, (seq,))
@@ -153,11 +183,11 @@ class SqliteTransaction:
     def write(self, changes: Changes, now_ms: int) -> int:
         self.writes += 1
         for account in changes.accounts:
-            self._write_account(account)
+            self._accounts[account[:3]] = self._dirty[account[:3]] = account
         for key in changes.dropped_accounts:
             self._accounts[key] = None
-            self._moved.pop(key, None)
-            self._put.pop(key, None)
+            self._dirty.pop(key, None)
+            self._stored.pop(key, None)
             self._dropped.append(key)
         for reservation in changes.opened:
             self._inserted[reservation.id] = self._open[reservation.id] = reservation
@@ -167,20 +197,14 @@ class SqliteTransaction:
         for tenant in changes.tenants:
             self._tenants[tenant.tenant] = tenant
             self._new_tenants.append(tenant)
+        for record in changes.records:
+            self._new_records[record[:2]] = record
+        for name in changes.dropped_records:
+            self._new_records[name] = None
         first = self._write_events(changes, now_ms)
-        if changes.key is not None:
-            self._answers[changes.key] = Answered(changes.payload, first)
+        if changes.place is not None:
+            self._answers[changes.place.key] = Answered(changes.place.payload, first)
         return first
-
-    def _write_account(self, account: Account) -> None:
-        key = account.key
-        old = self._accounts.get(key)
-        self._accounts[key] = account
-        if old is None or key in self._put or old[_CONFIGURATION] != account[_CONFIGURATION] or old[9:] != account[9:]:
-            self._moved.pop(key, None)
-            self._put[key] = account
-        else:
-            self._moved[key] = account
 
     def _change_reservation(self, reservation: Reservation) -> None:
         pending = self._inserted if reservation.id in self._inserted else self._updated
@@ -190,7 +214,7 @@ class SqliteTransaction:
         else:
             self._open.pop(reservation.id, None)
 
-    def _write_stops(self, stops: list[Stop]) -> None:
+    def _write_stops(self, stops: Sequence[Stop]) -> None:
         if not stops:
             return
         self._new_stops.extend(stops)
@@ -213,11 +237,8 @@ class SqliteTransaction:
     def flush(self) -> None:
         """Bring everything pending into the tables, one statement a table."""
         run = self._connection.executemany
-        if self._moved:
-            moves = [(a[3], a[4], a[5], a[6], int(a.over_limit), a[0], a[1], a[2]) for a in self._moved.values()]
-            run(sql.MOVE_ACCOUNT, moves)
-        if self._put:
-            run(sql.PUT_ACCOUNT, [account_row(account) for account in self._put.values()])
+        if self._dirty:
+            self._flush_accounts()
         if self._dropped:
             run(sql.DROP_ACCOUNT, self._dropped)
         if self._inserted:
@@ -232,7 +253,35 @@ class SqliteTransaction:
             run(sql.PUT_STOP, [(s.tenant, s.scope, s.state, s.reason, s.actor, s.at_ms) for s in self._new_stops])
         if self._new_tenants:
             run(sql.PUT_TENANT, self._new_tenants)
+        if self._new_records:
+            run(sql.PUT_RECORD, [record_row(record) for record in self._new_records.values() if record])
+            run(sql.DROP_RECORD, [name for name, record in self._new_records.items() if record is None])
         self._clear_pending()
+
+    def _flush_accounts(self) -> None:
+        """Most accounts have only moved; the rest of the row is written when it differs."""
+        moved, put = [], []
+        for key, account in self._dirty.items():
+            old = self._stored.get(key)
+            if old is not None and old[_CONFIGURATION] == account[_CONFIGURATION] and old[9:] == account[9:]:
+                moved.append((account[3], account[4], account[5], account[6], int(account.over_limit), *key))
+            else:
+                put.append(account_row(account))
+            self._stored[key] = account
+        if moved:
+            self._connection.executemany(sql.MOVE_ACCOUNT, moved)
+        if put:
+            self._connection.executemany(sql.PUT_ACCOUNT, put)
+
+
+def list_records(
+    search: Callable[[str, tuple[Any, ...]], list[Row]], kind: str, tenant: str | None, after: str, limit: int
+) -> list[Record]:
+    if tenant is None:
+        rows = search(sql.GET_RECORDS, (kind, after, limit))
+    else:
+        rows = search(sql.GET_RECORDS_OF_TENANT, (kind, tenant, after, limit))
+    return [to_record(row) for row in rows]
 
 
 def to_stop(row: Row) -> Stop:

@@ -73,6 +73,18 @@ CREATE TABLE tenants (
     max_extensions INTEGER
 ) STRICT, WITHOUT ROWID;
 
+-- Everything else that is looked up by name or by time: API keys, webhooks, deliveries, timers.
+CREATE TABLE records (
+    kind      TEXT NOT NULL,
+    id        TEXT NOT NULL,
+    tenant    TEXT NOT NULL,
+    due_at_ms INTEGER,
+    body      TEXT NOT NULL,
+    PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX records_of_tenant ON records (kind, tenant, id);
+CREATE INDEX records_due ON records (kind, due_at_ms) WHERE due_at_ms IS NOT NULL;
+
 -- The audit log. Append only.
 CREATE TABLE events (
     seq            INTEGER PRIMARY KEY,

@@ -1,0 +1,227 @@
+"""`ClearanceCallbackHandler`: every model, tool and retriever call that LangChain reports, reserved and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+
+from clearance.authority.interface import DEFAULT_TTL_MS, Authority
+from clearance.model.account import OveragePolicy
+from clearance.model.subject import Subject
+from clearance.pricing import Prices
+
+from clearance_langchain.errors import fitting
+from clearance_langchain.gate import (
+    RETRIEVER,
+    ActionKinds,
+    Arguments,
+    Call,
+    Gate,
+    ToolCosts,
+    check_costs,
+    default_prices,
+    is_governed,
+)
+from clearance_langchain.opencalls import OpenCall, open_calls_of
+
+
+class ClearanceCallbackHandler(BaseCallbackHandler):
+    """Put it into `callbacks`, and no call below happens without the authority's leave.
+
+        executor.invoke(inputs, config={"callbacks": [ClearanceCallbackHandler(authority, Subject(tenant="acme"))]})
+
+    Chat models and completion models are estimated from the prompt and priced by what they report; answers from
+    LangChain's cache are free. Tools and retrievers cost what `tool_costs` says; those without a cost are checked all
+    the same, with an amount of 0, so that kill, pause, tool lists and step caps hold for them.
+
+    It is sync and inline on purpose: LangChain swallows the errors of async handlers in sync calls, and skips others
+    beside an inline one. A denial is raised out of the call (`clearance.Denied`, which retry middleware leaves alone).
+    Embeddings have no callbacks: see `guard_embeddings`. A handler cannot lower `max_tokens` nor stop a call in
+    flight that does not stream; `guard` can.
+
+    Args:
+        subject: who acts; by default `acting_as` or the run around, then what graph context, configurable and metadata
+            name. Nobody named: denied.
+        prices: by default the public price list.
+        tool_costs: cost of one call by name, a mapping or `name -> amount or None`.
+        action_kinds: tool name -> action kind, where it is not `tool.call`.
+        arguments: `(tool, arguments) -> what may be kept of them`; by default their hash and size only.
+        ttl_ms: lease of a reservation, extended while the call lasts.
+
+    Raises InvalidRequest for costs that are no amounts.
+    """
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(
+        self,
+        authority: Authority,
+        subject: Subject | None = None,
+        *,
+        prices: Prices | None = None,
+        tool_costs: ToolCosts | None = None,
+        action_kinds: ActionKinds | None = None,
+        arguments: Arguments | None = None,
+        ttl_ms: int = DEFAULT_TTL_MS,
+        overage_policy: OveragePolicy | None = None,
+    ) -> None:
+        super().__init__()
+        self.authority = authority
+        self._open = open_calls_of(authority)
+        self._gate = Gate(
+            authority,
+            subject,
+            prices or default_prices(),
+            check_costs(tool_costs),
+            action_kinds or {},
+            arguments,
+            ttl_ms,
+            overage_policy,
+        )
+
+    # --- models
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._is_counted(run_id, metadata):
+            return
+        params = kwargs.get("invocation_params") or {}
+        prompt = [message for turn in messages for message in turn]
+        call = self._gate.model_call(prompt, params, metadata=metadata, name=_name(serialized, kwargs))
+        self._begin(call, run_id, parent_run_id)
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._is_counted(run_id, metadata):
+            return
+        params = kwargs.get("invocation_params") or {}
+        call = self._gate.model_call(prompts, params, metadata=metadata, name=_name(serialized, kwargs), chat=False)
+        self._begin(call, run_id, parent_run_id)
+
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._check(run_id)
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._check(run_id)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        opened = self._open.pop(run_id)
+        if opened is not None:
+            opened.gate.note(opened.permit, opened.call, response)
+            opened.finish(None)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, error)
+
+    # --- tools and retrievers
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._is_counted(run_id, metadata):
+            return
+        arguments = input_str if inputs is None else inputs
+        call = self._gate.tool_call(_name(serialized, kwargs), arguments, metadata=metadata)
+        self._begin(call, run_id, parent_run_id, tool_call_id=kwargs.get("tool_call_id"))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, None)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, error)
+
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any],
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._is_counted(run_id, metadata):
+            return
+        call = self._gate.tool_call(_name(serialized, kwargs), query, metadata=metadata, kind=RETRIEVER)
+        self._begin(call, run_id, parent_run_id)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, None)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, error)
+
+    # --- chains, only to know when nothing below can still be running
+
+    def on_chain_start(
+        self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        self._open.chain_began(run_id, parent_run_id)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._open.chain_ended(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._open.chain_ended(run_id)
+
+    # --- inside
+
+    def _is_counted(self, run_id: UUID, metadata: Mapping[str, Any] | None) -> bool:
+        """True where the called object guards itself, or another handler of this authority has the call."""
+        return is_governed(metadata) or run_id in self._open
+
+    def _begin(self, call: Call, run_id: UUID, parent_run_id: UUID | None, **facts: Any) -> None:
+        permit = self._gate.open(call, run_id=str(run_id), **facts)
+        self._open.begin(run_id, parent_run_id, self._gate, call, permit)
+
+    def _check(self, run_id: UUID) -> None:
+        """A killed stream ends at its next token."""
+        opened = self._open.get(run_id)
+        if opened is not None and opened.permit.stopped is not None:
+            with fitting():
+                opened.permit.check()
+
+    def _end(self, run_id: UUID, error: BaseException | None) -> None:
+        opened: OpenCall | None = self._open.pop(run_id)
+        if opened is not None:
+            opened.finish(error)
+
+
+def _name(serialized: Mapping[str, Any] | None, kwargs: Mapping[str, Any]) -> str:
+    """The object's own name; a name that the caller's config gives to the run must not choose the price."""
+    name = (serialized or {}).get("name") or kwargs.get("name") or ""
+    return str(name)

@@ -1,0 +1,123 @@
+"""The calls that a handler has let in and that have not ended, and the ends that LangChain does not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio.events import _get_running_loop
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from clearance.authority.interface import Authority
+from clearance.guard import Permit
+
+from clearance_langchain.gate import Call, Gate
+
+log = logging.getLogger("clearance.langchain")
+
+MAX_CHAINS = 100_000
+"""Chain runs whose root is remembered; past it the oldest is forgotten, and its calls end by task, run or lease."""
+
+
+@dataclass(slots=True)
+class OpenCall:
+    """One call under way. `root` is the outermost chain run that it belongs to, or itself."""
+
+    gate: Gate
+    call: Call
+    permit: Permit
+    root: UUID
+    task: asyncio.Task[Any] | None = None
+    on_task_end: Any = None
+
+    def finish(self, error: BaseException | None) -> None:
+        if self.task is not None and self.on_task_end is not None:
+            self.task.remove_done_callback(self.on_task_end)
+        self.permit.finish(self.gate.outcome(self.permit, self.call, error))
+
+
+class EndUnknown(Exception):
+    """Stands for the end of a call of which LangChain has told nothing: the estimate is charged."""
+
+
+@dataclass(slots=True)
+class OpenCalls:
+    """Keyed by LangChain's run id; settles each call once, whichever end comes first. Thread-safe."""
+
+    _calls: dict[UUID, OpenCall] = field(default_factory=dict)
+    _roots: OrderedDict[UUID, UUID] = field(default_factory=OrderedDict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def __contains__(self, run_id: UUID) -> bool:
+        return run_id in self._calls
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def get(self, run_id: UUID) -> OpenCall | None:
+        return self._calls.get(run_id)
+
+    def begin(self, run_id: UUID, parent: UUID | None, gate: Gate, call: Call, permit: Permit) -> None:
+        opened = OpenCall(gate, call, permit, self.root_of(run_id, parent))
+        self._calls[run_id] = opened
+        task = _current_task()
+        if task is not None:
+            opened.task, opened.on_task_end = task, partial(self._task_ended, run_id)
+            task.add_done_callback(opened.on_task_end)
+
+    def pop(self, run_id: UUID) -> OpenCall | None:
+        return self._calls.pop(run_id, None)
+
+    def _task_ended(self, run_id: UUID, task: asyncio.Task[Any]) -> None:
+        """A cancelled `ainvoke` ends without any event; its task does not."""
+        opened = self.pop(run_id)
+        if opened is not None:
+            opened.finish(asyncio.CancelledError() if task.cancelled() else EndUnknown())
+
+    # --- chains
+
+    def chain_began(self, run_id: UUID, parent: UUID | None) -> None:
+        root = self.root_of(run_id, parent)
+        with self._lock:
+            self._roots[run_id] = root
+            if len(self._roots) > MAX_CHAINS:
+                self._roots.popitem(last=False)
+
+    def chain_ended(self, run_id: UUID) -> None:
+        """When the outermost chain is over nothing inside it can still run: the one event that never fails to come."""
+        with self._lock:
+            root = self._roots.pop(run_id, None)
+        if root != run_id:
+            return
+        for left in [key for key, opened in list(self._calls.items()) if opened.root == run_id]:
+            opened = self.pop(left)
+            if opened is not None:
+                opened.finish(EndUnknown())
+
+    def root_of(self, run_id: UUID, parent: UUID | None) -> UUID:
+        if parent is None:
+            return run_id
+        return self._roots.get(parent, parent)
+
+
+_books: WeakKeyDictionary[Authority, OpenCalls] = WeakKeyDictionary()
+_books_lock = Lock()
+
+
+def open_calls_of(authority: Authority) -> OpenCalls:
+    """One book for each authority, so that two handlers on one call count it once."""
+    with _books_lock:
+        book = _books.get(authority)
+        if book is None:
+            book = _books[authority] = OpenCalls()
+        return book
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    loop = _get_running_loop()  # unlike asyncio.current_task it costs nothing where there is no loop
+    return asyncio.current_task(loop) if loop is not None else None
