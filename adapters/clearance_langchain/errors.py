@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from langchain_core.exceptions import ModelError
@@ -33,11 +32,16 @@ def fitting() -> Iterator[None]:
         raise
 
 
-@cache
+_made: dict[type[ClearanceError], type[ClearanceError]] = {}
+"""One class for each kind, so that two denials of one kind are of one type."""
+
+
 def _fitted(kind: type[ClearanceError]) -> type[ClearanceError]:
     """`kind` and ModelError in one class, under the name of `kind`."""
-    body: dict[str, Any] = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": _reduced}
-    return type(kind.__name__, (kind, ModelError), body)
+    if kind not in _made:
+        body: dict[str, Any] = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": _reduced}
+        _made.setdefault(kind, type(kind.__name__, (kind, ModelError), body))
+    return _made[kind]
 
 
 def _reduced(error: ClearanceError) -> tuple[Any, ...]:

@@ -9,37 +9,32 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import LLMResult
 
 from clearance.authority.interface import DEFAULT_TTL_MS, Authority
 from clearance.errors import CapsViolated, ClearanceError, InvalidRequest, UnitMismatch
 from clearance.guard import Permit, outcome_of
-from clearance.guard.admission import Terms, admitting, wish
+from clearance.guard.admission import Terms, Wish, admitting, wish
 from clearance.guard.outcome import Outcome, Release, is_tool, of_another_call
 from clearance.guard.steps import Steps, aperform, perform
 from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
 from clearance.model.amount import Amount, AmountLike, Unit, to_amount
+from clearance.model.caps import Caps
 from clearance.model.subject import Subject
 from clearance.pricing import PriceBook, Prices
-
+from clearance.pricing.names import known_as
 from clearance_langchain.errors import fit
 from clearance_langchain.subjects import resolve
-from clearance_langchain.usage import Asked, actual, asked
+from clearance_langchain.usage import Asked, Reported, asked
 
 log = logging.getLogger("clearance.langchain")
 
 ToolCosts = Mapping[str, AmountLike] | Callable[[str], AmountLike | None]
-"""What one call of a tool or retriever costs, by its name; tools without an entry are unpriced."""
-
 ActionKinds = Mapping[str, str]
-"""Tool name -> action kind, e.g. {"send_email": "message.email.send"}."""
-
 Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
-"""(tool name, arguments) -> what of the arguments may be kept with the reservation."""
 
 MODEL, TOOL, RETRIEVER, EMBEDDING = "llm.completion", "tool.call", "retriever.query", "llm.embedding"
 
@@ -50,9 +45,39 @@ _TOKEN = secrets.token_hex(8)
 _MAX_NAME = 256
 
 
+@cache
+def default_prices() -> PriceBook:
+    """One book for all who bring none: a model's price is looked up once."""
+    return PriceBook()
+
+
+class Options(TypedDict, total=False):
+    """What every part of this package may be told.
+
+    Attributes:
+        prices: what tokens cost; by default the public price list.
+        tool_costs: what one call of a tool or retriever costs: a mapping by name, or `name -> amount or None`. Without
+            a cost a call is checked all the same, with an amount of 0: stops, tool lists and step caps hold for it.
+        action_kinds: tool name -> action kind, e.g. {"send_email": "message.email.send"}; else `tool.call`.
+        arguments: `(tool, its arguments) -> what may be kept of them`; by default only their hash and size are kept.
+        ttl_ms: the lease of a reservation, extended while the call lasts.
+        overage_policy: for calls that cost more than was held.
+    """
+
+    prices: Prices
+    tool_costs: ToolCosts | None
+    action_kinds: ActionKinds
+    arguments: Arguments | None
+    ttl_ms: int
+    overage_policy: OveragePolicy | None
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that is about to be made. `unpriced` says that the estimate of 0 stands for "no cost was given"."""
+    """One call that is about to be made; `asked` is None for tools and retrievers.
+
+    `unpriced` says that the estimate of 0 stands for "no cost was given".
+    """
 
     action: Action
     estimate: Amount
@@ -62,29 +87,28 @@ class Call:
     chat: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def is_tool(self) -> bool:
-        return self.asked is None
-
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a handler, a guarded object and an embeddings wrapper were told, and how they pass a call.
+    """What a handler, a guarded object or a wrapper was told (see `Options`), and how it lets calls pass.
 
-    Attributes:
-        subject: who acts, whatever the context says; None asks the context (see `subjects.resolve`).
-        arguments: what of a tool's arguments is kept with its reservation; by default only their hash and size.
-        ttl_ms: the lease of each reservation, extended while the call lasts.
+    `subject` acts whatever the context says; None asks the context (`subjects.resolve`). Raises InvalidRequest for
+    costs that are no amounts.
     """
 
     authority: Authority
     subject: Subject | None = None
-    prices: Prices = field(default_factory=lambda: default_prices())
+    prices: Prices = field(default_factory=default_prices)
     tool_costs: ToolCosts | None = None
     action_kinds: ActionKinds = field(default_factory=dict)
     arguments: Arguments | None = None
     ttl_ms: int = DEFAULT_TTL_MS
     overage_policy: OveragePolicy | None = None
+
+    def __post_init__(self) -> None:
+        if self.subject is not None and not isinstance(self.subject, Subject):
+            raise InvalidRequest("subject", f"{type(self.subject).__name__} is not a subject", "a Subject")
+        object.__setattr__(self, "tool_costs", _checked(self.tool_costs))
 
     # --- what a call wants
 
@@ -94,12 +118,12 @@ class Gate:
         params: Mapping[str, Any],
         *,
         metadata: Mapping[str, Any] | None = None,
+        ls_model: str | None = None,
         name: str = "",
         chat: bool = True,
         kind: str = MODEL,
     ) -> Call:
         """Raises PriceUnknown (a Denied) for a model without a price."""
-        ls_model = (metadata or {}).get("ls_model_name")
         wanted = asked(prompt, params, ls_model, name)
         try:
             estimate = wanted.estimate(self.prices)
@@ -111,7 +135,6 @@ class Gate:
     def tool_call(
         self, name: str, arguments: object = None, *, metadata: Mapping[str, Any] | None = None, kind: str = TOOL
     ) -> Call:
-        """A call without a cost is still checked, with an amount of 0: stops, tool lists and step caps hold for it."""
         cost = self._cost(name)
         estimate = Amount(unit=Unit.USD_MICROCENTS, amount=0) if cost is None else cost
         action = Action(kind=self.action_kinds.get(name, kind), name=(name or "unnamed")[:_MAX_NAME])
@@ -141,23 +164,26 @@ class Gate:
 
     # --- the way in
 
-    def open(self, call: Call, **facts: Any) -> Permit:
-        """A permit for the call. Raises Denied, AuthorityUnavailable, InvalidRequest; then nothing is held."""
-        return perform(self.authority, self._opening(call, facts))
+    def open(self, call: Call, *, can_cap: bool = True, **facts: Any) -> Permit:
+        """A permit for the call. Raises Denied, AuthorityUnavailable, InvalidRequest; then nothing is held.
 
-    async def aopen(self, call: Call, **facts: Any) -> Permit:
-        return await aperform(self.authority, self._opening(call, facts))
+        `can_cap` says that the caller lowers the request's output to the caps; otherwise a request above is denied.
+        """
+        return perform(self.authority, self._opening(call, can_cap, facts))
 
-    def _opening(self, call: Call, facts: dict[str, Any]) -> Steps[Permit]:
+    async def aopen(self, call: Call, *, can_cap: bool = True, **facts: Any) -> Permit:
+        return await aperform(self.authority, self._opening(call, can_cap, facts))
+
+    def _opening(self, call: Call, can_cap: bool, facts: dict[str, Any]) -> Steps[Permit]:
         try:
             permit = yield from self._admitting(call, facts)
         except ClearanceError as error:
-            raise fit(error) from None
-        caps = permit.caps
-        # The guard holds kinds below `tool` to the tool lists; a tool with a kind of its own is a tool all the same.
-        if call.is_tool and caps is not None and not is_tool(call.action) and not caps.allows_tool(call.action.name):
+            fit(error)
+            raise
+        violation = None if permit.caps is None else _violation(call, permit.caps, can_cap)
+        if violation is not None:
             yield from permit.finishing(Release("CapsViolated"))
-            raise _refused(CapsViolated(f"tool {call.action.name!r} is not allowed here", scope=permit.decision.scope))
+            raise _refused(violation)
         return permit
 
     def _admitting(self, call: Call, facts: dict[str, Any]) -> Steps[Permit]:
@@ -170,27 +196,30 @@ class Gate:
         # 0 is 0 in every unit: ask in one that the subject has.
         return (yield from admitting(self._wish(call, Amount(unit=Unit(units[0]), amount=0), facts)))
 
-    def _wish(self, call: Call, estimate: Amount, facts: dict[str, Any]) -> Any:
+    def _wish(self, call: Call, estimate: Amount, facts: dict[str, Any]) -> Wish:
         kept = {name: value for name, value in {**call.facts, **facts}.items() if value is not None}
         terms = Terms(ttl_ms=self.ttl_ms, overage_policy=self.overage_policy, metadata={"via": "langchain", **kept})
         return wish(self.authority, call.action, estimate, subject=call.subject, terms=terms)
 
     # --- the way out
 
-    def note(self, permit: Permit, call: Call, result: LLMResult) -> None:
+    def note(self, permit: Permit, call: Call, said: Reported) -> None:
         """Tell the permit what the answer says that it cost. Never raises: the answer belongs to the user."""
         if call.asked is None:
             return
         try:
-            cost = actual(result, call.asked.model, self.prices, chat=call.chat)
+            cost = said.cost(call.asked.model, self.prices)
             if cost is not None:
                 permit.settle(cost)
         except Exception as error:
             log.error("the usage of %s is not known (%s); its estimate is charged", permit.id, type(error).__name__)
+        cap = None if permit.caps is None else permit.caps.max_tokens
+        if cap is not None and said.output_tokens > cap * call.asked.n:
+            log.warning("%s was capped to %d tokens of output and made %d", permit.id, cap, said.output_tokens)
 
     def outcome(self, permit: Permit, call: Call, error: BaseException | None) -> Outcome:
-        """The guard's settlement table. For tools of any kind refused arguments are free."""
-        if call.is_tool:
+        """The guard's settlement table. Refused arguments are free for tools, whatever their action kind."""
+        if call.asked is None:
             return outcome_of(error, permit.actual, permit.estimate, body_ran=True)
         return permit.outcome_of(error)
 
@@ -204,13 +233,26 @@ def is_governed(metadata: Mapping[str, Any] | None) -> bool:
     return metadata is not None and metadata.get(GOVERNED) == _TOKEN
 
 
-@cache
-def default_prices() -> PriceBook:
-    """One book for all who bring none: a model's price is looked up once."""
-    return PriceBook()
+def _violation(call: Call, caps: Caps, can_cap: bool) -> CapsViolated | None:
+    """What of the caps this call does not keep to."""
+    name = call.action.name
+    if call.asked is None:
+        # The guard holds `tool.*` to the lists; a tool with an action kind of its own is a tool all the same.
+        refused = not is_tool(call.action) and call.action.kind != RETRIEVER and not caps.allows_tool(name)
+        return CapsViolated(f"tool {name!r} is not allowed here", details={"tool": name}) if refused else None
+    if caps.models and known_as(name, [model.lower() for model in caps.models]) is None:
+        allowed = ", ".join(caps.models)
+        return CapsViolated(
+            f"model {name!r} is not allowed here; allowed: {allowed}", details={"models": [*caps.models]}
+        )
+    wanted = call.asked.max_output_tokens
+    if not can_cap and caps.max_tokens is not None and (wanted is None or wanted > caps.max_tokens):
+        message = f"at most {caps.max_tokens} tokens of output are allowed here: set max_tokens, or use guard(model)"
+        return CapsViolated(message, details={"max_tokens": caps.max_tokens})
+    return None
 
 
-def check_costs(costs: ToolCosts | None) -> ToolCosts | None:
+def _checked(costs: ToolCosts | None) -> ToolCosts | None:
     """Say it now, not at the first call, when a cost is not an amount."""
     if costs is None or callable(costs):
         return costs
@@ -220,5 +262,6 @@ def check_costs(costs: ToolCosts | None) -> ToolCosts | None:
 
 
 def _refused(error: ClearanceError) -> ClearanceError:
+    """For the guards further out it is an error like any other."""
     of_another_call(error)
     return fit(error)

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
-from clearance.authority.interface import DEFAULT_TTL_MS, Authority
-from clearance.model.account import OveragePolicy
+from clearance.authority.interface import Authority
 from clearance.model.subject import Subject
-from clearance.pricing import Prices
-
 from clearance_langchain.errors import fitting
-from clearance_langchain.gate import (
-    RETRIEVER,
-    ActionKinds,
-    Arguments,
-    Call,
-    Gate,
-    ToolCosts,
-    check_costs,
-    default_prices,
-    is_governed,
-)
-from clearance_langchain.opencalls import OpenCall, open_calls_of
+from clearance_langchain.gate import RETRIEVER, Call, Gate, Options, is_governed
+from clearance_langchain.opencalls import open_calls_of
+from clearance_langchain.usage import reported
 
 
 class ClearanceCallbackHandler(BaseCallbackHandler):
@@ -41,17 +29,14 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
 
     It is sync and inline on purpose: LangChain swallows the errors of async handlers in sync calls, and skips others
     beside an inline one. A denial is raised out of the call (`clearance.Denied`, which retry middleware leaves alone).
-    Embeddings have no callbacks: see `guard_embeddings`. A handler cannot lower `max_tokens` nor stop a call in
-    flight that does not stream; `guard` can.
+    Embeddings have no callbacks: see `guard_embeddings`. A handler cannot lower `max_tokens`: under such a cap a
+    request that asks for more is denied. It cannot stop a call in flight that does not stream, and does not see the
+    retries inside a provider's SDK. `guard` can do all three.
 
     Args:
         subject: who acts; by default `acting_as` or the run around, then what graph context, configurable and metadata
             name. Nobody named: denied.
-        prices: by default the public price list.
-        tool_costs: cost of one call by name, a mapping or `name -> amount or None`.
-        action_kinds: tool name -> action kind, where it is not `tool.call`.
-        arguments: `(tool, arguments) -> what may be kept of them`; by default their hash and size only.
-        ttl_ms: lease of a reservation, extended while the call lasts.
+        options: see `Options`.
 
     Raises InvalidRequest for costs that are no amounts.
     """
@@ -63,27 +48,12 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         self,
         authority: Authority,
         subject: Subject | None = None,
-        *,
-        prices: Prices | None = None,
-        tool_costs: ToolCosts | None = None,
-        action_kinds: ActionKinds | None = None,
-        arguments: Arguments | None = None,
-        ttl_ms: int = DEFAULT_TTL_MS,
-        overage_policy: OveragePolicy | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
         self.authority = authority
         self._open = open_calls_of(authority)
-        self._gate = Gate(
-            authority,
-            subject,
-            prices or default_prices(),
-            check_costs(tool_costs),
-            action_kinds or {},
-            arguments,
-            ttl_ms,
-            overage_policy,
-        )
+        self._gate = Gate(authority, subject, **options)
 
     # --- models
 
@@ -101,8 +71,10 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         if self._is_counted(run_id, metadata):
             return
         params = kwargs.get("invocation_params") or {}
+        ls_model = (metadata or {}).get("ls_model_name")
         prompt = [message for turn in messages for message in turn]
-        call = self._gate.model_call(prompt, params, metadata=metadata, name=_name(serialized, kwargs))
+        name = _name(serialized, kwargs)
+        call = self._gate.model_call(prompt, params, metadata=metadata, ls_model=ls_model, name=name)
         self._begin(call, run_id, parent_run_id)
 
     def on_llm_start(
@@ -119,10 +91,12 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         if self._is_counted(run_id, metadata):
             return
         params = kwargs.get("invocation_params") or {}
-        call = self._gate.model_call(prompts, params, metadata=metadata, name=_name(serialized, kwargs), chat=False)
+        ls_model = (metadata or {}).get("ls_model_name")
+        name = _name(serialized, kwargs)
+        call = self._gate.model_call(prompts, params, metadata=metadata, ls_model=ls_model, name=name, chat=False)
         self._begin(call, run_id, parent_run_id)
 
-    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._check(run_id)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -131,7 +105,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         opened = self._open.pop(run_id)
         if opened is not None:
-            opened.gate.note(opened.permit, opened.call, response)
+            opened.gate.note(opened.permit, opened.call, reported(response, chat=opened.call.chat))
             opened.finish(None)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -205,7 +179,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         return is_governed(metadata) or run_id in self._open
 
     def _begin(self, call: Call, run_id: UUID, parent_run_id: UUID | None, **facts: Any) -> None:
-        permit = self._gate.open(call, run_id=str(run_id), **facts)
+        permit = self._gate.open(call, can_cap=False, run_id=str(run_id), **facts)
         self._open.begin(run_id, parent_run_id, self._gate, call, permit)
 
     def _check(self, run_id: UUID) -> None:
@@ -216,7 +190,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
                 opened.permit.check()
 
     def _end(self, run_id: UUID, error: BaseException | None) -> None:
-        opened: OpenCall | None = self._open.pop(run_id)
+        opened = self._open.pop(run_id)
         if opened is not None:
             opened.finish(error)
 

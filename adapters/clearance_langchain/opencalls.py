@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 from clearance.authority.interface import Authority
 from clearance.guard import Permit
-
 from clearance_langchain.gate import Call, Gate
 
 log = logging.getLogger("clearance.langchain")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
 from clearance.errors import InvalidRequest, PriceUnknown
 from clearance.model.amount import Amount, Unit
@@ -25,6 +26,7 @@ _MESSAGE_BYTES = 32
 _PROMPT_SETTINGS = ("tools", "functions", "response_format", "text", "tool_choice", "stop", "instructions")
 _EARLIER_TURNS = ("previous_response_id", "conversation", "prompt")
 _ORDINARY_TIERS = (None, "", "auto", "default", "standard", "standard_only")
+_FINISHES = ("finish_reason", "stop_reason", "status", "done_reason")
 _MEDIA = ("image", "image_url", "input_image", "file", "input_file", "document", "video")
 
 
@@ -88,42 +90,88 @@ def asked(
     )
 
 
-def actual(result: LLMResult, model: str, prices: Prices, *, chat: bool) -> Amount | None:
-    """What a finished call has cost, or None where the answer does not say; then the estimate stands.
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What an answer says that it used: LangChain's or OpenAI's counts, and the model that served.
 
-    The price is that of the model that served, else of the one asked for. Answers from LangChain's own cache are free.
+    `facts` is None where it does not say, and empty where another answer of the same request has said it for all.
     """
+
+    facts: Mapping[str, Any] | None
+    served: str | None = None
+    shape: Literal["langchain", "openai"] = "langchain"
+
+    @property
+    def output_tokens(self) -> int:
+        count = (self.facts or {}).get("output_tokens")
+        return count if isinstance(count, int) else 0
+
+    def cost(self, requested: str, prices: Prices) -> Amount | None:
+        """None where it is not known; then the estimate stands. Answers from LangChain's own cache are free.
+
+        The price is that of the model that served, else of the one asked for.
+        """
+        if self.facts is None:
+            return None
+        if not self.facts or self.facts.get("total_cost") == 0:
+            return Amount(unit=Unit.USD_MICROCENTS, amount=0)
+        read = Usage.from_langchain if self.shape == "langchain" else Usage.from_openai
+        try:
+            usage = read(self.facts)
+        except InvalidRequest:
+            return None
+        for name in (self.served, requested):
+            if name:
+                try:
+                    return prices.price(name, usage)
+                except (PriceUnknown, InvalidRequest):
+                    continue
+        return None
+
+
+def reported(result: LLMResult, *, chat: bool = True) -> Reported:
+    """Of several answers each repeats the usage of all: the first is read, and never a sum.
+
+    Of several completion prompts the first has the usage of all, and the others an empty one.
+    """
+    if not chat:
+        said = result.llm_output or {}
+        facts = said.get("token_usage")
+        return Reported(facts if isinstance(facts, Mapping) else None, said.get("model_name"), "openai")
     answer = result.generations[0][0] if result.generations and result.generations[0] else None
-    message = answer.message if isinstance(answer, ChatGeneration) else None
-    facts = _usage(result, message, chat)
-    if facts is None:
-        return None
-    if facts.get("total_cost") == 0 or (not facts and not chat):
-        return Amount(unit=Unit.USD_MICROCENTS, amount=0)
-    try:
-        usage = Usage.from_langchain(facts) if message is not None else Usage.from_openai(facts)
-    except InvalidRequest:
-        return None
-    named = (message.response_metadata if message is not None else result.llm_output or {}).get("model_name")
-    for name in (named, model):
-        if isinstance(name, str) and name:
-            try:
-                return prices.price(name, usage)
-            except (PriceUnknown, InvalidRequest):
-                continue
-    return None
+    if not isinstance(answer, ChatGeneration):
+        return Reported(None)
+    found = getattr(answer.message, "usage_metadata", None)
+    # A copy: LangChain's cache changes the object in place when it replays it.
+    return Reported(dict(found) if found else None, answer.message.response_metadata.get("model_name"))
 
 
-def _usage(result: LLMResult, message: BaseMessage | None, chat: bool) -> Mapping[str, Any] | None:
-    """Of several answers each repeats the usage of all: the first is taken, and never a sum.
+class Streamed:
+    """Gathers the usage of a stream from its chunks: providers split it, so the parts are summed."""
 
-    Of several completion prompts the first has the usage of all and the others an empty one, which costs nothing.
-    """
-    if chat:
-        found = getattr(message, "usage_metadata", None)
-        return found or None
-    found = (result.llm_output or {}).get("token_usage")
-    return found if isinstance(found, Mapping) else None
+    def __init__(self) -> None:
+        self._usage: UsageMetadata | None = None
+        self._served: str | None = None
+        self._finished = False
+
+    def add(self, chunk: ChatGenerationChunk) -> bool:
+        """True when the usage is complete: told, and the answer had its finish."""
+        message = chunk.message
+        facts = {**message.response_metadata, **(chunk.generation_info or {})}
+        if facts:
+            self._served = facts.get("model_name") or self._served
+            self._finished = self._finished or any(facts.get(name) for name in _FINISHES)
+        usage = getattr(message, "usage_metadata", None)
+        if usage:
+            self._usage = add_usage(self._usage, usage)
+        return self._finished and bool(usage)
+
+    def reported(self) -> Reported:
+        """A stream that was cut may have told its input only: that is not what it cost."""
+        usage = self._usage
+        if usage is None or not (self._finished or usage.get("output_tokens")):
+            return Reported(None)
+        return Reported(dict(usage), self._served)
 
 
 def _message(message: BaseMessage) -> tuple[int, bool]:

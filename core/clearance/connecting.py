@@ -39,7 +39,7 @@ def connect(
 
     Raises InvalidRequest for a URL it does not know, and StoreError kinds for a file it must not or cannot open.
     """
-    store = SqliteStore(_path(str(url) if url is not None else default_url()))
+    store = SqliteStore(ledger_file(str(url) if url is not None else default_url()))
     return LocalAuthority(store, durability=durability, clock=clock)
 
 
@@ -59,7 +59,8 @@ def data_folder() -> Path:
     return base / "clearance"
 
 
-def _path(url: str) -> str:
+def ledger_file(url: str) -> str:
+    """The file that a URL names, or `:memory:`. Raises InvalidRequest."""
     scheme, sep, rest = url.partition("://")
     if not sep:
         if not url.strip():

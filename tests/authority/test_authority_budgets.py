@@ -5,6 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import (
+    ACME,
+    AGENT,
+    CALL,
+    TENANT,
+    balance,
+    budget,
+    events,
+    figures,
+    hold,
+    kinds,
+    ledger,
+    put_account,
+)
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.authority.embedded import EmbeddedAuthority
@@ -21,7 +35,6 @@ from clearance.errors import (
 from clearance.model.amount import Unit, tokens, usd
 from clearance.model.caps import Caps, CapsRule
 from clearance.model.period import Period
-from tests.authority.kit import ACME, AGENT, CALL, TENANT, balance, budget, events, figures, hold, kinds, ledger, put_account
 
 T = Unit.TOKENS
 
@@ -164,7 +177,12 @@ def test_a_frozen_or_closed_budget_takes_no_new_hold_event_or_money(
 @pytest.mark.parametrize(("verb", "error"), ENDINGS)
 def test_what_was_held_before_is_settled(authority: EmbeddedAuthority, verb: str, error: type[ClearanceError]) -> None:
     budget(authority, TENANT, 1000)
-    committed, released, extended, inside = hold(authority), hold(authority), hold(authority), authority.start_run(ACME, tokens(50))
+    committed, released, extended, inside = (
+        hold(authority),
+        hold(authority),
+        hold(authority),
+        authority.start_run(ACME, tokens(50)),
+    )
     getattr(authority, verb)(TENANT, T)
     assert authority.commit(committed, tokens(150)).charged == 150
     assert authority.release(released).released == 100

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, CALL, TENANT, budget, events, figures, hold
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import ClearanceError, IdempotencyMismatch
 from clearance.model.amount import tokens
-from tests.authority.kit import ACME, CALL, TENANT, budget, events, figures, hold
 
 CALLERS = 16
 
@@ -58,7 +58,9 @@ def test_duplicates_on_a_reservation_have_one_effect(authority: EmbeddedAuthorit
     ask = {"commit": (held, tokens(60)), "release": (held,), "extend": (held, 1000)}[verb]
     found = at_once(lambda _: getattr(authority, verb)(*ask, idempotency_key="k"))
     assert all(answer == found[0] for answer in found)
-    assert figures(authority) == {"commit": (940, 0, 60, 0), "release": (1000, 0, 0, 0), "extend": (900, 100, 0, 0)}[verb]
+    assert (
+        figures(authority) == {"commit": (940, 0, 60, 0), "release": (1000, 0, 0, 0), "extend": (900, 100, 0, 0)}[verb]
+    )
 
 
 def test_of_different_payloads_under_one_key_one_wins(authority: EmbeddedAuthority) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, CALL, TENANT, budget, events, figures, hold, ledger
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
@@ -12,7 +13,6 @@ from clearance.errors import ReservationExpired
 from clearance.model.amount import tokens
 from clearance.model.subject import Subject
 from clearance.store.interface import ReservationQuery
-from tests.authority.kit import ACME, CALL, TENANT, budget, events, figures, hold, ledger
 
 TTL, GRACE = 10_000, 2_000
 
@@ -69,13 +69,17 @@ def test_settling_and_extending_end_to_the_millisecond(
 
 
 @pytest.mark.parametrize(("age", "swept"), [(TTL, 0), (TTL + GRACE - 1, 0), (TTL + GRACE, 0), (TTL + GRACE + 1, 1)])
-def test_a_sweep_takes_only_what_is_past_its_grace(authority: EmbeddedAuthority, clock: ManualClock, age: int, swept: int) -> None:
+def test_a_sweep_takes_only_what_is_past_its_grace(
+    authority: EmbeddedAuthority, clock: ManualClock, age: int, swept: int
+) -> None:
     held_until(authority, clock, age)
     assert authority.sweep() == swept
     assert figures(authority) == ((1000, 0, 0, 0) if swept else (900, 100, 0, 0))
 
 
-def test_an_expired_reservation_is_gone_for_get_and_a_row_for_lists(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_an_expired_reservation_is_gone_for_get_and_a_row_for_lists(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     held = held_until(authority, clock, TTL + GRACE + 1)
     assert authority.get(held).is_open
     assert authority.sweep() == 1
@@ -107,7 +111,9 @@ def test_use_expires_without_a_sweeper(authority: EmbeddedAuthority, clock: Manu
     assert figures(authority) == (0, 100, 0, 0)
 
 
-def test_a_call_that_fails_does_not_undo_the_expiry_for_those_after_it(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_a_call_that_fails_does_not_undo_the_expiry_for_those_after_it(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     held = held_until(authority, clock, TTL + GRACE)
     clock.advance(1_000)
     with pytest.raises(ReservationExpired):

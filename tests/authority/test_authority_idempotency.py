@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, figures, hold, ledger
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
@@ -16,7 +17,6 @@ from clearance.model.amount import tokens, usd
 from clearance.model.caps import Caps, CapsRule
 from clearance.model.period import Period
 from clearance.model.subject import Subject
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, figures, hold, ledger
 
 Call = Callable[..., Any]
 VERBS = ("reserve", "dry_run", "decide", "event", "fund", "commit", "release", "extend")
@@ -37,7 +37,13 @@ def keyed(authority: EmbeddedAuthority, verb: str, held: str, amount: int = 60, 
 
 
 def prepared(authority: EmbeddedAuthority) -> str:
-    budget(authority, TENANT, 1000, caps=(CapsRule(caps=Caps(max_tokens=5, tool_denylist=("rm",))),), period=Period(every="month"))
+    budget(
+        authority,
+        TENANT,
+        1000,
+        caps=(CapsRule(caps=Caps(max_tokens=5, tool_denylist=("rm",))),),
+        period=Period(every="month"),
+    )
     budget(authority, AGENT, 500)
     return hold(authority, 100, BOT)
 
@@ -89,20 +95,31 @@ def test_another_key_is_another_call(authority: EmbeddedAuthority, verb: str) ->
     held = prepared(authority)
     keyed(authority, verb, held, key="one")
     keyed(authority, verb, held, key="two")
-    told = {"reserve": "reservation.created", "event": "spend.recorded", "fund": "budget.funded", "extend": "reservation.extended"}
+    told = {
+        "reserve": "reservation.created",
+        "event": "spend.recorded",
+        "fund": "budget.funded",
+        "extend": "reservation.extended",
+    }
     expected = 3 if verb == "reserve" else 2
     assert len(events(authority, told.get(verb, "decision.previewed"))) == expected
 
 
-@pytest.mark.parametrize(("first", "second"), [("commit", "commit"), ("commit", "release"), ("release", "commit"), ("release", "release")])
-def test_another_key_on_what_is_settled_is_finalized_and_no_mismatch(authority: EmbeddedAuthority, first: str, second: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [("commit", "commit"), ("commit", "release"), ("release", "commit"), ("release", "release")]
+)
+def test_another_key_on_what_is_settled_is_finalized_and_no_mismatch(
+    authority: EmbeddedAuthority, first: str, second: str
+) -> None:
     held = prepared(authority)
     keyed(authority, first, held, key="one")
     with pytest.raises(ReservationFinalized):
         keyed(authority, second, held, key="two")
 
 
-@pytest.mark.parametrize("change", ["subject", "action", "unit", "ttl_ms", "grace_period_ms", "overage_policy", "metadata", "dimensions"])
+@pytest.mark.parametrize(
+    "change", ["subject", "action", "unit", "ttl_ms", "grace_period_ms", "overage_policy", "metadata", "dimensions"]
+)
 def test_every_argument_of_a_hold_counts(authority: EmbeddedAuthority, change: str) -> None:
     prepared(authority)
     budget(authority, TENANT, usd(1))
@@ -197,7 +214,9 @@ def test_a_success_is_replayed_after_the_tenant_was_closed(authority: EmbeddedAu
     assert lasting(keyed(authority, verb, held)) == lasting(first)
 
 
-def test_the_time_that_is_left_is_counted_from_the_first_expiry(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_the_time_that_is_left_is_counted_from_the_first_expiry(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     prepared(authority)
 
     def left() -> int | None:
@@ -215,7 +234,9 @@ def test_the_time_that_is_left_is_counted_from_the_first_expiry(authority: Embed
     assert left() == 0
 
 
-def test_an_old_extension_is_replayed_after_the_most_and_after_the_end(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_an_old_extension_is_replayed_after_the_most_and_after_the_end(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     held = prepared(authority)
     first = authority.extend(held, 1000, idempotency_key="first")
     for _ in range(9):

@@ -5,6 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import (
+    ACME,
+    AGENT,
+    BOT,
+    CALL,
+    TENANT,
+    balance,
+    budget,
+    events,
+    figures,
+    hold,
+    kinds,
+    put_account,
+    write,
+)
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import BudgetExceeded, DebtOutstanding, OverdraftLimitExceeded
@@ -13,7 +28,6 @@ from clearance.model.account import ALLOW_WITH_OVERDRAFT as AWO
 from clearance.model.account import REJECT
 from clearance.model.amount import tokens
 from clearance.store.interface import Changes, Tenant
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, kinds, put_account, write
 
 
 def over(authority: EmbeddedAuthority, scope: str = TENANT) -> bool:
@@ -61,7 +75,9 @@ def test_c4_a_scope_without_overdraft_caps_the_whole_charge(authority: EmbeddedA
     assert (figures(authority, AGENT), over(authority, AGENT)) == ((-40, 0, 110, 40), False)
 
 
-def test_c5_what_is_held_by_others_is_not_available_and_the_flag_outlives_its_return(authority: EmbeddedAuthority) -> None:
+def test_c5_what_is_held_by_others_is_not_available_and_the_flag_outlives_its_return(
+    authority: EmbeddedAuthority,
+) -> None:
     budget(authority, TENANT, 150)
     first, second = hold(authority, 100, overage_policy=AIA), hold(authority, 40)
     assert authority.commit(first, tokens(200)).charged == 110
@@ -83,7 +99,9 @@ def test_c6_spending_all_there_is_is_not_over_the_limit(authority: EmbeddedAutho
 
 
 @pytest.mark.parametrize("policy", [REJECT, AIA, AWO, None])
-def test_up_to_the_estimate_every_policy_charges_the_actual_and_frees_the_rest(authority: EmbeddedAuthority, policy: Any) -> None:
+def test_up_to_the_estimate_every_policy_charges_the_actual_and_frees_the_rest(
+    authority: EmbeddedAuthority, policy: Any
+) -> None:
     budget(authority)
     answer = authority.commit(hold(authority, 100, overage_policy=policy), tokens(30))
     assert (answer.status, answer.charged, answer.released, answer.uncharged) == ("COMMITTED", 30, 70, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, hold, ledger, put_account
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
@@ -25,7 +26,6 @@ from clearance.errors import (
 )
 from clearance.model.amount import Unit, tokens, usd
 from clearance.model.subject import Subject
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, hold, ledger, put_account
 
 PAST_GRACE = 60_000 + 5_000 + 1
 FRESH: list[tuple[set[str], type[ClearanceError]]] = [
@@ -45,7 +45,9 @@ FRESH: list[tuple[set[str], type[ClearanceError]]] = [
 
 
 @pytest.mark.parametrize(("wrong", "error"), FRESH)
-def test_a_hold_that_is_wrong_in_several_ways(authority: EmbeddedAuthority, wrong: set[str], error: type[ClearanceError]) -> None:
+def test_a_hold_that_is_wrong_in_several_ways(
+    authority: EmbeddedAuthority, wrong: set[str], error: type[ClearanceError]
+) -> None:
     budget(authority, "tenant:acme/agent:spare", 10)
     if "no budget" not in wrong:
         budget(authority, TENANT, 1000)

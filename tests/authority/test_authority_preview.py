@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, hold, put_account, run
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import NotFound
 from clearance.model.amount import tokens
 from clearance.model.caps import Caps, CapsRule
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, hold, put_account, run
 
 PREVIEWS = pytest.mark.parametrize("preview", ["dry_run", "decide"])
 

@@ -5,6 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import (
+    AGENT,
+    BOT,
+    CALL,
+    TENANT,
+    balance,
+    budget,
+    events,
+    figures,
+    hold,
+    ledger,
+    put_account,
+)
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
@@ -21,12 +34,13 @@ from clearance.errors import (
 from clearance.model.amount import credits, risk_points, tokens, usd
 from clearance.model.period import Period
 from clearance.model.subject import Subject
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, ledger, put_account
 
 DEEP = Subject(tenant="acme", workspace="w", app="a", agent="bot")
 
 
-def test_a_hold_is_on_every_budgeted_scope_and_the_answer_tells_all(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_a_hold_is_on_every_budgeted_scope_and_the_answer_tells_all(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     budget(authority, TENANT, 1000)
     budget(authority, "tenant:acme/workspace:w/app:a/agent:bot", 500)
     answer = authority.reserve(DEEP, CALL, tokens(100), ttl_ms=30_000)
@@ -74,7 +88,9 @@ def test_an_ancestor_with_a_budget_in_another_unit_is_skipped(authority: Embedde
 
 
 @pytest.mark.parametrize("call", ["reserve", "dry_run", "decide", "event"])
-def test_a_unit_that_no_scope_is_kept_in_is_a_mismatch_that_names_the_units(authority: EmbeddedAuthority, call: str) -> None:
+def test_a_unit_that_no_scope_is_kept_in_is_a_mismatch_that_names_the_units(
+    authority: EmbeddedAuthority, call: str
+) -> None:
     budget(authority, AGENT, usd(1))
     budget(authority, AGENT, credits(1))
     budget(authority, TENANT, risk_points(1))
@@ -90,7 +106,11 @@ def test_no_budget_anywhere_is_not_found_and_says_what_was_tried(authority: Embe
     with pytest.raises(BudgetNotFound, match="Budget not found for provided scope: tenant:acme/agent:bot") as refused:
         getattr(authority, call)(BOT, CALL, tokens(1))
     assert refused.value.details == {"tried": [TENANT, AGENT]}
-    assert (refused.value.status, refused.value.code, refused.value.reason_code) == (404, "NOT_FOUND", "BUDGET_NOT_FOUND")
+    assert (refused.value.status, refused.value.code, refused.value.reason_code) == (
+        404,
+        "NOT_FOUND",
+        "BUDGET_NOT_FOUND",
+    )
 
 
 def test_the_budgets_of_a_hold_are_those_of_the_time_it_was_made(authority: EmbeddedAuthority) -> None:
@@ -184,7 +204,9 @@ def test_debt_below_a_positive_overdraft_limit_does_not_block(authority: Embedde
     assert hold(authority, 80)
 
 
-def test_a_denial_by_a_period_says_when_another_try_could_succeed(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_a_denial_by_a_period_says_when_another_try_could_succeed(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     budget(authority, TENANT, 100, period=Period(every="hour", kind="rolling"))
     hold(authority, 60)
     clock.advance(1000)

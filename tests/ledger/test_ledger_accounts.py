@@ -13,7 +13,15 @@ POLICIES: tuple[OveragePolicy, ...] = (REJECT, AIA, AWO)
 Row = tuple[int, int, int, int]
 
 
-def account(allocated: int = 0, reserved: int = 0, spent: int = 0, debt: int = 0, limit: int = 0, name: str = "a", **more: object) -> Account:
+def account(
+    allocated: int = 0,
+    reserved: int = 0,
+    spent: int = 0,
+    debt: int = 0,
+    limit: int = 0,
+    name: str = "a",
+    **more: object,
+) -> Account:
     return Account("t", name, "TOKENS", allocated, reserved, spent, debt, limit, **more)  # type: ignore[arg-type]
 
 
@@ -48,7 +56,9 @@ def test_commit_beyond_the_estimate_that_is_covered(policy: OveragePolicy) -> No
 
 
 def test_commit_beyond_the_estimate_under_reject_is_refused_even_with_plenty_left() -> None:
-    assert settle([account(1000, reserved=30)], 30, 31, REJECT) == Refusal("BUDGET_EXCEEDED", account(1000, reserved=30), 31)
+    assert settle([account(1000, reserved=30)], 30, 31, REJECT) == Refusal(
+        "BUDGET_EXCEEDED", account(1000, reserved=30), 31
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +94,9 @@ def test_debt_of_before_counts_towards_the_limit() -> None:
     ("remaining", "delta", "charged", "over"),
     [(50, 50, 50, False), (50, 49, 49, False), (50, 51, 50, True), (0, 1, 0, True), (-10, 5, 0, True)],
 )
-def test_what_is_available_caps_the_charge_and_marks_the_account(remaining: int, delta: int, charged: int, over: bool) -> None:
+def test_what_is_available_caps_the_charge_and_marks_the_account(
+    remaining: int, delta: int, charged: int, over: bool
+) -> None:
     before = account(100 + remaining, reserved=100)
     outcome = settle([before], 100, 100 + delta, AIA)
     assert isinstance(outcome, Settled)

@@ -68,7 +68,9 @@ def test_a_frozen_or_closed_budget_takes_no_money(operation: Any, status: str, e
         (BEFORE._replace(reserved=INT64_MAX // 2), "RESET_SPENT", 0, INT64_MAX),
     ],
 )
-def test_a_figure_beyond_int64_is_refused_as_a_whole(before: Account, operation: Any, amount: int, spent: int | None) -> None:
+def test_a_figure_beyond_int64_is_refused_as_a_whole(
+    before: Account, operation: Any, amount: int, spent: int | None
+) -> None:
     with pytest.raises(InvalidRequest):
         fund(before, operation, amount, spent)
 

@@ -72,7 +72,21 @@ def test_dollars_that_are_not_money_are_refused(value: Any) -> None:
     assert refused.value.allowed
 
 
-@pytest.mark.parametrize("value", [-1, 1.0, 1.5, float("nan"), float("inf"), True, "5", None, INT64_MAX + 1, pytest.param(10**5000, id="of 5001 digits")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        -1,
+        1.0,
+        1.5,
+        float("nan"),
+        float("inf"),
+        True,
+        "5",
+        None,
+        INT64_MAX + 1,
+        pytest.param(10**5000, id="of 5001 digits"),
+    ],
+)
 def test_an_amount_is_a_whole_number_of_int64(value: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Amount(unit=Unit.TOKENS, amount=value)
@@ -109,7 +123,12 @@ def test_what_is_not_money_is_refused_with_the_field(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "unit"),
-    [("USD", Unit.USD_MICROCENTS), (" usd ", Unit.USD_MICROCENTS), ("tokens", Unit.TOKENS), ("RISK_POINTS", Unit.RISK_POINTS)],
+    [
+        ("USD", Unit.USD_MICROCENTS),
+        (" usd ", Unit.USD_MICROCENTS),
+        ("tokens", Unit.TOKENS),
+        ("RISK_POINTS", Unit.RISK_POINTS),
+    ],
 )
 def test_a_unit_is_named_in_any_case(text: str, unit: Unit) -> None:
     assert parse_unit(text) is unit
@@ -130,7 +149,13 @@ def test_text_is_dollars_for_usd_and_a_whole_number_for_the_rest() -> None:
 
 @pytest.mark.parametrize(
     ("microcents", "text"),
-    [(0, "0.00"), (1, "0.00000001"), (1_250_000_000, "12.50"), (-150_000_000, "-1.50"), (123_456_789_012_345_678, "1,234,567,890.12345678")],
+    [
+        (0, "0.00"),
+        (1, "0.00000001"),
+        (1_250_000_000, "12.50"),
+        (-150_000_000, "-1.50"),
+        (123_456_789_012_345_678, "1,234,567,890.12345678"),
+    ],
 )
 def test_microcents_are_shown_as_dollars_without_loss(microcents: int, text: str) -> None:
     assert dollars(microcents) == text

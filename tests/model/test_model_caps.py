@@ -36,7 +36,9 @@ def test_an_allowlist_decides_alone_else_the_denylist(caps: Caps, allowed: list[
         (1, 0, 10, True),
     ],
 )
-def test_a_rule_applies_always_or_below_its_share(percent: int | None, remaining: int, allocated: int, applies: bool) -> None:
+def test_a_rule_applies_always_or_below_its_share(
+    percent: int | None, remaining: int, allocated: int, applies: bool
+) -> None:
     assert CapsRule(caps=Caps(), below_percent=percent).applies(remaining, allocated) is applies
 
 

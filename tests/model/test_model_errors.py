@@ -64,7 +64,9 @@ def test_an_outage_is_not_a_denial() -> None:
     assert not issubclass(errors.Denied, errors.AuthorityUnavailable)
 
 
-@pytest.mark.parametrize("name", [name for name in errors.__all__ if not issubclass(getattr(errors, name), InvalidRequest)])
+@pytest.mark.parametrize(
+    "name", [name for name in errors.__all__ if not issubclass(getattr(errors, name), InvalidRequest)]
+)
 def test_every_error_crosses_a_process_pool_with_its_facts(name: str) -> None:
     error = getattr(errors, name)("said", scope="tenant:a", retry_after_ms=5, details={"remaining": 1})
     again = pickle.loads(pickle.dumps(error))

@@ -41,7 +41,9 @@ CALENDAR = [
 
 
 @pytest.mark.parametrize(("every", "zone", "now", "start", "end"), CALENDAR)
-def test_a_calendar_period_begins_and_ends_on_local_midnight(every: Any, zone: str, now: str, start: str, end: str) -> None:
+def test_a_calendar_period_begins_and_ends_on_local_midnight(
+    every: Any, zone: str, now: str, start: str, end: str
+) -> None:
     window = Period(every=every, timezone=zone).window(ms(now, zone))
     assert window == (ms(start, zone), ms(end, zone))
 
@@ -71,7 +73,9 @@ def test_the_hour_that_comes_twice_is_two_hours() -> None:
     assert second[1] - second[0] == HOUR_MS
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Africa/Cairo", "America/Havana"])
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Africa/Cairo", "America/Havana"]
+)
 @pytest.mark.parametrize("every", ["day", "week", "month"])
 def test_periods_follow_each_other_without_a_gap_or_an_overlap(every: Any, zone: str) -> None:
     period = Period(every=every, timezone=zone)
@@ -84,7 +88,9 @@ def test_periods_follow_each_other_without_a_gap_or_an_overlap(every: Any, zone:
         assert period.window(end - 1) == (start, end)
 
 
-@pytest.mark.parametrize(("every", "length"), [("hour", HOUR_MS), ("day", DAY_MS), ("week", 7 * DAY_MS), ("month", 30 * DAY_MS)])
+@pytest.mark.parametrize(
+    ("every", "length"), [("hour", HOUR_MS), ("day", DAY_MS), ("week", 7 * DAY_MS), ("month", 30 * DAY_MS)]
+)
 def test_a_rolling_period_begins_now_and_lasts_a_fixed_time(every: Any, length: int) -> None:
     assert Period(every=every, kind="rolling").window(1_234_567) == (1_234_567, 1_234_567 + length)
 

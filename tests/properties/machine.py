@@ -7,7 +7,7 @@ the authority and opens a new one on the same ledger; False where that is imposs
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from properties.driver import Driver
 from properties.protocol import Reference
 from properties.reference import DAY, HOUR, No, left, scopes_of, tenant_of
@@ -26,7 +26,7 @@ SUBJECTS = (
 SCOPES = sorted({scope for subject in SUBJECTS for scope in scopes_of(subject)})
 UNITS = ("USD_MICROCENTS",) * 7 + ("TOKENS",)
 POLICIES = (None, None, "REJECT", "ALLOW_IF_AVAILABLE", "ALLOW_WITH_OVERDRAFT", "ALLOW_WITH_OVERDRAFT")
-OPERATIONS = ("CREDIT", "CREDIT", "DEBIT", "RESET", "RESET_SPENT", "REPAY_DEBT")
+FUNDING = ("CREDIT", "CREDIT", "DEBIT", "RESET", "RESET_SPENT", "REPAY_DEBT")
 PERIODS = (None, None, ("hour", "rolling"), ("hour", "calendar"), ("day", "calendar"))
 CAPS = ((), (), ((None, 100),), ((50, 20),), ((50, 20), (10, 5)))
 STEPS_MS = (0, 1, 999, 1000, 5000, 60_000, HOUR // 2, HOUR, HOUR, DAY)
@@ -36,6 +36,20 @@ policies, amounts = st.sampled_from(POLICIES), st.integers(0, 120)
 some = st.integers(0, 9)
 """Which of the recent holds, runs or calls; 9 is one that nobody knows."""
 keyed = st.booleans()
+
+
+OPERATIONS = []
+
+
+def op(weight, **arguments):
+    """An operation of the machine. All are drawn in one rule: Hypothesis leaves out some of many rules in each example,
+    and a ledger where nothing is ever committed soon has nothing more to show."""
+
+    def keep(method):
+        OPERATIONS.extend([st.tuples(st.just(method.__name__), st.fixed_dictionaries(arguments))] * weight)
+        return method
+
+    return keep
 
 
 class Machine(RuleBasedStateMachine):
@@ -76,10 +90,10 @@ class Machine(RuleBasedStateMachine):
         return f"key-{self.keys}" if wanted else None
 
     def hold(self, n, kind="call"):
-        """One of the newest holds, the open ones first."""
+        """Most often an open hold; 7 and 8 are any of the newest."""
         known = [h for h in self.model.holds.values() if h["kind"] == kind]
-        known = sorted(known, key=lambda h: h["status"] == "ACTIVE")[: -10 : -1]
-        return known[n % len(known)]["id"] if known and n < 9 else "rsv_nobody"
+        pool = [h for h in known if h["status"] == "ACTIVE" or n > 6][: -10 : -1]
+        return pool[n % len(pool)]["id"] if pool and n < 9 else "rsv_nobody"
 
     def run_or_none(self, n, subject):
         """A run, most often one of the subject's tenant, or none."""
@@ -102,53 +116,55 @@ class Machine(RuleBasedStateMachine):
             self.both("set_budget", scope=scope, unit=UNITS[-1 if n == 3 else 0], amount=amounts[n], limit=limit,
                       policy=policy, period=periods[n], caps=(), new=n < 3)  # fmt: skip
 
-    @rule(scope=scopes, unit=units, amount=st.integers(0, 400), limit=st.sampled_from((0, 0, 30, 100)), policy=policies,
+    @op(2, scope=scopes, unit=units, amount=st.integers(0, 400), limit=st.sampled_from((0, 0, 30, 100)), policy=policies,
           period=st.sampled_from(PERIODS), caps=st.sampled_from(CAPS), new=st.sampled_from((False,) * 5 + (True,)))  # fmt: skip
     def set_budget(self, **args):
         self.both("set_budget", **args)
 
-    @rule(n=some, operation=st.sampled_from(OPERATIONS), amount=amounts, spent=amounts, keyed=keyed)
+    @op(2, n=some, operation=st.sampled_from(FUNDING), amount=amounts, spent=amounts, keyed=keyed)
     def fund(self, n, operation, amount, spent, keyed):
         spent = spent if operation == "RESET_SPENT" and spent % 4 else None
         self.both("fund", operation=operation, amount=amount, spent=spent, key=self.key(keyed), **self.budget(n))
 
-    @rule(n=some, status=st.sampled_from(("FROZEN",) * 4 + ("ACTIVE",) * 8 + ("CLOSED",)))
+    @op(1, n=some, status=st.sampled_from(("FROZEN",) * 4 + ("ACTIVE",) * 8 + ("CLOSED",)))
     def freeze(self, n, status):
         self.both("status", status=status, **self.budget(n))
 
-    @precondition(lambda self: any(b["status"] == "FROZEN" for b in self.model.budgets.values()))
-    @rule()
+    @op(1)
     def unfreeze_all(self):
+        if not (any(b["status"] == "FROZEN" for b in self.model.budgets.values())):
+            return
         for scope, unit in [key for key, b in self.model.budgets.items() if b["status"] == "FROZEN"]:
             self.both("status", scope=scope, unit=unit, status="ACTIVE")
 
-    @precondition(lambda self: len(self.model.holds) > 15)
-    @rule(sure=st.integers(0, 4))
+    @op(1, sure=st.integers(0, 4))
     def close_tenant(self, sure):
+        if not (len(self.model.holds) > 15):
+            return
         self.both("close_tenant", tenant="acme" if sure == 4 else "beta")
 
     # -- actions
 
-    @rule(subject=subjects, unit=units, amount=amounts, policy=policies, ttl=st.sampled_from((1000, 60_000, 60_000, DAY)),
+    @op(6, subject=subjects, unit=units, amount=amounts, policy=policies, ttl=st.sampled_from((1000, 60_000, 60_000, DAY)),
           grace=st.sampled_from((0, 5000, 60_000)), run=some, keyed=keyed)  # fmt: skip
     def reserve(self, subject, run, keyed, **args):
         run = self.run_or_none(run, subject)
         self.both("reserve", subject=subject, run=run, key=self.key(keyed), **args)
 
-    @rule(subject=subjects, unit=units, amount=st.integers(0, 40), policy=policies)
+    @op(5, subject=subjects, unit=units, amount=st.integers(0, 40), policy=policies)
     def reserve_little(self, **args):
         self.both("reserve", ttl=60_000, grace=5000, run=None, key=None, **args)
 
-    @rule(subject=subjects, unit=units, amount=amounts, run=some, keyed=keyed)
+    @op(1, subject=subjects, unit=units, amount=amounts, run=some, keyed=keyed)
     def dry_run(self, subject, run, keyed, **args):
         run = self.run_or_none(run, subject)
         self.both("dry_run", subject=subject, run=run, key=self.key(keyed), **args)
 
-    @rule(subject=subjects, unit=units, amount=amounts, keyed=keyed)
+    @op(1, subject=subjects, unit=units, amount=amounts, keyed=keyed)
     def decide(self, keyed, **args):
         self.both("decide", key=self.key(keyed), **args)
 
-    @rule(n=some, change=st.sampled_from((0, 0, -1000, -1, 1, 15, 60)), unit=st.sampled_from((0,) * 9 + (1,)), keyed=keyed)
+    @op(5, n=some, change=st.sampled_from((0, 0, -1000, -1, 1, 15, 60)), unit=st.sampled_from((0,) * 9 + (1,)), keyed=keyed)
     def commit(self, n, change, unit, keyed):
         """Equal, less, or more than the estimate."""
         name = self.hold(n)
@@ -156,91 +172,112 @@ class Machine(RuleBasedStateMachine):
         unit = "CREDITS" if unit else h["unit"]
         self.both("commit", hold=name, unit=unit, amount=max(0, h["estimate"] + change), key=self.key(keyed))
 
-    @rule(n=some, keyed=keyed)
+    @op(4, n=some, keyed=keyed)
     def commit_open(self, n, keyed):
         """More settles than strays, so that money goes round."""
         waiting = [h for h in self.model.holds.values() if h["status"] == "ACTIVE" and h["kind"] == "call"]
         for h in waiting[: 1 + n % 2]:
             self.both("commit", hold=h["id"], unit=h["unit"], amount=h["estimate"] * n // 6, key=self.key(keyed))
 
-    @rule(n=some, of=st.sampled_from(("call", "call", "call", "run")), reason=st.sampled_from((None, "no use")), keyed=keyed)
+    @op(2, n=some, of=st.sampled_from(("call", "call", "call", "run")), reason=st.sampled_from((None, "no use")), keyed=keyed)
     def release(self, n, of, reason, keyed):
         self.both("release", hold=self.hold(n, of), reason=reason, key=self.key(keyed))
 
-    @rule(n=some, of=st.sampled_from(("call", "run")), by=st.sampled_from((1, 1000, 60_000)), keyed=keyed)
+    @op(2, n=some, of=st.sampled_from(("call", "run")), by=st.sampled_from((1, 1000, 60_000)), keyed=keyed)
     def extend(self, n, of, by, keyed):
-        for _ in range(12 if n == 1 else 1):
+        for _ in range(12 if n == 1 and by == 1 else 1):
             self.both("extend", hold=self.hold(n, of), by=by, key=self.key(keyed))
 
-    @rule(subject=subjects, unit=units, amount=amounts, policy=policies, run=some, keyed=keyed)
+    @op(3, subject=subjects, unit=units, amount=amounts, policy=policies, run=some, keyed=keyed)
     def event(self, subject, run, keyed, **args):
         run = self.run_or_none(run, subject)
         self.both("event", subject=subject, run=run, key=self.key(keyed), **args)
 
-    @rule(subject=subjects, unit=units, amount=st.one_of(st.integers(0, 90), st.none()), policy=policies,
+    @op(3, subject=subjects, unit=units, amount=st.one_of(st.integers(0, 90), st.none()), policy=policies,
           ttl=st.sampled_from((1000, 60_000, DAY)), run=some)  # fmt: skip
     def start_run(self, subject, run, unit, amount, **args):
         unit = UNITS[0] if amount is None else unit
         self.both("start_run", subject=subject, unit=unit, amount=amount, run=self.run_or_none(run, subject), **args)
 
-    @rule(n=some, of=st.sampled_from(("run", "run", "run", "call")))
+    @op(2, n=some, of=st.sampled_from(("run", "run", "run", "call")))
     def end_run(self, n, of):
         self.both("end_run", run=self.hold(n, of))
 
-    @rule(n=some, amount=amounts, subject=subjects)
-    def spend_in_run(self, n, amount, subject):
-        """A call inside the newest run that costs more than was thought."""
+    @op(6, n=some, amount=amounts, subject=st.sampled_from(SUBJECTS[:3]), ttl=st.sampled_from((1000, 60_000)))
+    def spend_in_run(self, n, amount, subject, ttl):
+        """A call inside a run, perhaps a run in a run; it costs more than was thought, or is left open."""
         run = self.run_or_none(n % 2, subject)
-        self.both("reserve", subject=subject, unit=UNITS[0], amount=amount // 3, policy=None, ttl=1000, grace=0, run=run, key=None)
-        if self.model.given and n < 7:
+        if run is None or n == 6:
+            self.both("start_run", subject=subject, unit=UNITS[0], amount=30, policy=None, ttl=60_000, run=run)
+            run = self.model.given or run
+        self.both("reserve", subject=subject, unit=UNITS[0], amount=amount // 4, policy=None, ttl=ttl, grace=0, run=run, key=None)
+        if self.model.given and n < 5:
             self.both("commit", hold=self.model.given, unit=UNITS[0], amount=amount, key=None)
 
     # -- the stop button, retries and time
 
-    @rule(at=st.one_of(scopes, st.just("*"), st.integers(0, 3)), state=st.sampled_from(("KILLED", "PAUSED", "RUNNING", "RUNNING")))
+    @op(2, at=st.one_of(scopes, st.just("*"), st.integers(0, 3)), state=st.sampled_from(("KILLED", "PAUSED", "RUNNING", "RUNNING")))
     def control(self, at, state):
         target = "run:" + self.hold(at, "run") if isinstance(at, int) else at
         self.both("control", target=target, state=state)
 
-    @precondition(lambda self: self.model.stops)
-    @rule()
+    @op(2)
     def resume_all(self):
+        if not (self.model.stops):
+            return
         for target in list(self.model.stops):
             self.both("control", target=target, state="RUNNING")
 
-    @precondition(lambda self: self.calls)
-    @rule(n=st.integers(0, 30), other=st.sampled_from((False, False, True)))
+    @op(4, n=st.integers(0, 30), other=st.sampled_from((False, False, True)))
     def retry(self, n, other):
         """The same key again, with the same payload or with another."""
+        if not (self.calls):
+            return
         name, args = self.calls[-1 - n % len(self.calls)]
         changing = next(field for field in ("amount", "by", "reason") if field in args)
         changed = "other" if changing == "reason" else args[changing] + 1
         self.both(name, **({**args, changing: changed} if other else args))
 
-    @rule(ms=st.sampled_from(STEPS_MS))
+    @op(3, ms=st.sampled_from(STEPS_MS))
     def wait(self, ms):
         self.move(ms)
 
-    @rule(n=some, of=st.sampled_from(("call", "run")), beyond=st.sampled_from((0, 1)), grace=st.booleans())
+    @op(2, n=some, of=st.sampled_from(("call", "run")), beyond=st.sampled_from((0, 1)), grace=st.booleans())
     def wait_for_lease(self, n, of, beyond, grace):
         """To the very end of a lease or of its grace, or a millisecond past it."""
         h = self.model.holds.get(self.hold(n, of))
         if h:
             self.move(max(0, h["expires"] + (h["grace"] if grace else 0) + beyond - self.model.now))
 
+    @op(2, n=st.integers(0, 8), then=st.sampled_from(("commit", "end_run", "end_run", "nothing")))
+    def wait_past_the_sweep(self, n, then):
+        """A hold whose time is over although nobody has swept yet, and what is done to it or its run then."""
+        waiting = [h for h in self.model.holds.values() if h["status"] == "ACTIVE" and h["expires"] < self.model.now + DAY]
+        waiting = sorted(waiting, key=lambda h: len(h["runs"]), reverse=True)
+        h = waiting[n % len(waiting)] if waiting else None
+        if h and h["expires"] + h["grace"] >= self.model.now:
+            self.move(h["expires"] + h["grace"] - self.model.now)
+            self.both("decide", subject=SUBJECTS[0], unit=UNITS[0], amount=0, key=None)
+            self.move(1)
+            if then == "commit":
+                self.both("commit", hold=h["id"], unit=h["unit"], amount=h["estimate"], key=None)
+            elif then == "end_run" and h["runs"]:
+                self.both("end_run", run=h["runs"][-1])
+
     def move(self, ms):
         self.place.clock.advance(ms)
         self.model.now += ms
 
-    @rule()
+    @op(1)
     def sweep(self):
         type(self).steps += 1
         self.place.authority.sweep()
         self.model.sweep()
 
-    @precondition(lambda self: self.place.can_reopen)
-    @rule()
+    @op(1)
     def reopen(self):
+        if not (self.place.can_reopen):
+            return
         type(self).steps += 1
         self.place.reopen()
         self.model.next_sweep = 0
@@ -284,4 +321,15 @@ def attempt(call):
 
 def make_machine(factory):
     """A machine class for the ledgers that `factory()` opens; it counts its own steps."""
-    return type("LedgerMachine", (Machine,), {"factory": staticmethod(factory), "steps": 0})
+
+
+    class LedgerMachine(Machine):
+        steps = 0
+
+        @rule(operation=st.integers(0, len(OPERATIONS) - 1).flatmap(OPERATIONS.__getitem__))
+        def step(self, operation):
+            name, arguments = operation
+            getattr(self, name)(**arguments)
+
+    LedgerMachine.factory = staticmethod(factory)
+    return LedgerMachine

@@ -22,8 +22,8 @@ from clearance.store.sqlite import SqliteStore
 
 SOAK_STEPS = int(os.environ.get("CLEARANCE_SOAK_STEPS", "0"))
 SEED = int(os.environ.get("CLEARANCE_SEED", "20261120"))
-STEPS_PER_EXAMPLE = 60
-EXAMPLES_PER_ROUND = 60
+STEPS_PER_EXAMPLE = 100
+EXAMPLES_PER_ROUND = 50
 
 
 class Place:

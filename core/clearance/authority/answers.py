@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clearance.errors import ClearanceError
 from clearance.model.amount import Unit
 from clearance.model.balance import Balance
-from clearance.model.caps import Caps
+from clearance.model.caps import Caps, CapsRule
+from clearance.model.period import Period
 from clearance.model.reservation import Reservation
 from clearance.model.results import Decision, Event, Lease, Settlement
 
@@ -69,7 +72,14 @@ def lease(event: Event, reservation: Reservation | None, now_ms: int) -> Lease:
 
 def balance(event: Event) -> Balance:
     ((scope, figures),) = event.data["figures"].items()
-    return Balance.recorded(scope, event.data["unit"], figures)
+    found = Balance.recorded(scope, event.data["unit"], figures)
+    return replace(
+        found,
+        tenant=event.tenant,
+        period=Period.model_validate(event.data["period"]) if "period" in event.data else None,
+        period_end_ms=event.data.get("period_end_ms"),
+        caps=tuple(CapsRule.model_validate(rule) for rule in event.data.get("caps", ())),
+    )
 
 
 def gone(seq: int) -> ClearanceError:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
+from clearance.authority.evaluate import current, renewals
+from clearance.authority.requests import check_amount, check_remark
 from clearance.errors import AlreadyExists, BudgetNotFound, InvalidRequest
-from clearance.ledger.funding import OPERATIONS, FundingOperation, fund, renewed, require_int64, with_status
+from clearance.ledger.funding import OPERATIONS, FundingOperation, fund, require_int64, with_status
 from clearance.model.account import ACTIVE, CLOSED, FROZEN, Account, OveragePolicy
 from clearance.model.amount import INT64_MAX, Amount, Unit
 from clearance.model.base import Model
@@ -100,10 +102,9 @@ def check_funding(
         raise InvalidRequest("operation", f"{operation!r} is unknown", ", ".join(OPERATIONS))
     if spent is not None and operation != "RESET_SPENT":
         raise InvalidRequest("spent", f"does not go with {operation}", "only with RESET_SPENT")
-    if spent is not None and spent.unit is not amount.unit:
+    if spent is not None and check_amount(spent, "spent").unit is not amount.unit:
         raise InvalidRequest("spent", f"is in {spent.unit}", amount.unit)
-    if reason is not None and len(reason) > 512:
-        raise InvalidRequest("reason", f"is {len(reason)} characters long", "at most 512 characters")
+    check_remark(reason, "reason", 512)
     return Funding(
         parse_scope(scope), amount.unit.value, operation, amount.amount, spent.amount if spent else None, reason
     )
@@ -120,11 +121,18 @@ _FUNDED = {
 
 def funded(rows: Rows, funding: Funding, now_ms: int) -> tuple[Account, Changes]:
     old = existing(rows, funding.scope, funding.unit)
-    new = fund(renewed(old, now_ms), funding.operation, funding.amount, funding.spent)
+    purse = current([old], now_ms)
+    new = fund(purse.accounts[0], funding.operation, funding.amount, funding.spent)
+    # What else the answer shows, so that a replay shows it too.
     facts: dict[str, Any] = {"amount": funding.amount, "before": old.figures}
+    if new.period:
+        facts |= {"period": new.period.model_dump(), "period_end_ms": new.period_end_ms}
+    if new.caps:
+        facts["caps"] = [rule.model_dump(mode="json", exclude_defaults=True) for rule in new.caps]
     if funding.reason:
         facts["reason"] = funding.reason
     changes = _changed(_FUNDED[funding.operation], new, facts)
+    changes.events = [*changes.events, *renewals(purse.renewed)]
     if old.over_limit and not new.over_limit:
         exited = NewEvent("budget.over_limit_exited", new.tenant, new.scope, None, {"unit": new.unit})
         changes.events = [*changes.events, exited]

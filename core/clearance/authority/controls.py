@@ -7,9 +7,9 @@ from typing import Literal
 from clearance.authority.requests import check_id, check_text
 from clearance.errors import NotFound
 from clearance.model.reservation import run_scope
-from clearance.model.results import Stop
+from clearance.model.results import EVERYTHING, Stop
 from clearance.model.subject import parse_scope, tenant_of
-from clearance.store.interface import EVERYTHING, Changes, NewEvent, Rows, Transaction
+from clearance.store.interface import Changes, NewEvent, Rows, Transaction
 
 State = Literal["RUNNING", "PAUSED", "KILLED"]
 MAX_REASON, MAX_ACTOR = 512, 128
@@ -18,6 +18,8 @@ _EVENTS: dict[State, str] = {"KILLED": "control.killed", "PAUSED": "control.paus
 
 def parse_target(text: str) -> str:
     """A scope, `run:<id>` (or just the id), or `*` for everybody."""
+    if not isinstance(text, str):
+        return parse_scope(text)  # says what is wrong
     text = text.strip()
     if text == EVERYTHING:
         return text

@@ -23,13 +23,15 @@ from clearance.authority.requests import (
     check_key,
     check_metadata,
     check_policy,
+    check_remark,
+    check_subject,
     place_of,
 )
 from clearance.errors import Denied, IdempotencyMismatch, InvalidRequest
 from clearance.ledger.funding import FundingOperation
 from clearance.model.account import ACTIVE, CLOSED, FROZEN, OveragePolicy
 from clearance.model.action import Action
-from clearance.model.amount import Amount, Unit, usd
+from clearance.model.amount import Amount, Unit, parse_unit, usd
 from clearance.model.balance import Balance
 from clearance.model.results import Decision, Event, Lease, Settlement, Stop
 from clearance.model.subject import Subject, parse_scope, tenant_of
@@ -251,8 +253,7 @@ class EmbeddedAuthority(Queries):
 
     def _release(self, reservation_id: str, reason: str | None, key: str | None) -> Operation[Settlement]:
         check_id(reservation_id, "reservation_id")
-        if reason is not None and len(reason) > 256:
-            raise InvalidRequest("reason", f"is {len(reason)} characters long", "at most 256 characters")
+        check_remark(reason, "reason", 256)
 
         def apply(tx: Transaction, now_ms: int) -> tuple[Settlement, Changes]:
             return settle.release(tx, reservation_id, reason, now_ms)
@@ -335,9 +336,12 @@ class EmbeddedAuthority(Queries):
         key: str | None,
         metadata: Mapping[str, Any] | None,
     ) -> Operation[Settlement]:
+        check_subject(subject, action)
         check_amount(actual, "actual")
         check_policy(policy)
         check_key(key)
+        if run_id is not None:
+            check_id(run_id, "run_id")
         facts = check_metadata(metadata)
         payload = [subject.wire, action.wire, actual.unit, actual.amount, policy, run_id, facts]
         place = place_of(subject.tenant_key, "event", key, payload) if key else None
@@ -510,8 +514,9 @@ class EmbeddedAuthority(Queries):
         return self._status(scope, unit, CLOSED, reason)
 
     def _status(self, scope: str, unit: Unit, status: str, reason: str) -> Balance:
-        path = parse_scope(scope)
-        return self._budget(lambda tx, _: budgets.with_new_status(tx, path, Unit(unit).value, status, reason))
+        path, kept_in = parse_scope(scope), parse_unit(unit).value
+        check_remark(reason, "reason", 512)
+        return self._budget(lambda tx, _: budgets.with_new_status(tx, path, kept_in, status, reason))
 
     def _budget(self, change: Callable[[Transaction, int], tuple[Any, Changes]]) -> Balance:
         def apply(tx: Transaction) -> Balance:
@@ -568,7 +573,10 @@ class EmbeddedAuthority(Queries):
             now_ms = self._clock.now_ms()
             if now_ms >= self._next_sweep_ms:
                 self._next_sweep_ms = now_ms + SWEEP_EVERY_MS
+                before = tx.writes
                 lifecycle.sweep(tx, now_ms)
+                # Complete by itself: what comes next may fail without undoing it.
+                tx.writes = before
             return apply(tx, now_ms)
 
         return Operation(timed, flush, needs)

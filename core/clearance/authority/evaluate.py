@@ -32,7 +32,6 @@ from clearance.errors import (
 from clearance.ledger import accounts as ledger
 from clearance.ledger.funding import renewed
 from clearance.model.account import ALLOW_IF_AVAILABLE, Account
-from clearance.model.amount import Amount, Unit
 from clearance.model.caps import Caps, merge
 from clearance.model.reservation import Reservation, run_scope
 from clearance.model.results import Decision, Figures, Stop
@@ -80,7 +79,7 @@ def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) ->
         if not live:
             return no, Changes(events=[denied])
         return no, Changes(accounts=purse.renewed, events=[denied, *renewals(purse.renewed)])
-    caps = _caps(rows, ask, tenant, run, purse.accounts)
+    caps = _caps(rows, ask, tenant, run, purse.accounts, now_ms)
     if not live:
         decision = _allowed(ask, caps, figures(purse.accounts))
         return decision, Changes()
@@ -227,7 +226,7 @@ def _closed_tenant(rows: Rows, ask: Ask, tenant: str) -> Decision | None:
 
 
 def _stopped(rows: Rows, ask: Ask, tenant: str, run: Reservation | None) -> Decision | None:
-    stop = stop_on(rows, tenant, ask.subject.scopes, (*run.runs, run.id) if run else ())
+    stop = stop_on(rows.stops(), tenant, ask.subject.scopes, (*run.runs, run.id) if run else ())
     if stop is None:
         return None
     return _denied(ask, stop.state, stop_message(stop), stop.scope, details=stop_details(stop))
@@ -272,20 +271,12 @@ def refusal_message(refusal: ledger.Refusal) -> str:
         case "OVERDRAFT_LIMIT_EXCEEDED":
             return f"{account.scope} is over its limit until an operator funds it"
         case "DEBT_OUTSTANDING":
-            return f"{account.scope} owes {_show(account.debt, account)} and has no overdraft"
-    return (
-        f"{account.scope} has {_show(account.remaining, account)} left; this needs {_show(refusal.requested, account)}"
-    )
+            return f"{account.scope} owes {account.show(account.debt)} and has no overdraft"
+    return f"{account.scope} has {account.show(account.remaining)} left; this needs {account.show(refusal.requested)}"
 
 
 def refusal_details(refusal: ledger.Refusal) -> dict[str, Any]:
     return {"requested": refusal.requested, "remaining": refusal.account.remaining, "unit": refusal.account.unit}
-
-
-def _show(amount: int, account: Account) -> str:
-    if amount < 0:
-        return f"-{_show(-amount, account)}"
-    return str(Amount(unit=Unit(account.unit), amount=amount))
 
 
 def _denied(
@@ -324,11 +315,13 @@ def refuse(decision: Decision) -> Denied:
 # -- yes ------------------------------------------------------------------------------------------
 
 
-def _caps(rows: Rows, ask: Ask, tenant: str, run: Reservation | None, accounts: Sequence[Account]) -> Caps | None:
+def _caps(
+    rows: Rows, ask: Ask, tenant: str, run: Reservation | None, accounts: Sequence[Account], now_ms: int
+) -> Caps | None:
     """The tightest caps of the subject's budgets; inside a run the scopes' caps hold as well."""
     if run is not None:
-        scoped = (rows.account(tenant, scope, ask.estimate.unit) for scope in ask.subject.scopes)
-        accounts = [*accounts, *(account for account in scoped if account is not None)]
+        scoped = [rows.account(tenant, scope, ask.estimate.unit) for scope in ask.subject.scopes]
+        accounts = [*accounts, *current(scoped, now_ms).accounts]
     return merge(rule.caps for a in accounts for rule in a.caps if rule.applies(a.remaining, a.allocated))
 
 

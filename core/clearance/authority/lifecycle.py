@@ -8,8 +8,8 @@ from clearance.authority import settle
 from clearance.errors import NotFound
 from clearance.model.account import CLOSED
 from clearance.model.reservation import Reservation
-from clearance.model.results import Settlement
-from clearance.store.interface import EVERYTHING, Changes, NewEvent, Tenant, Transaction
+from clearance.model.results import EVERYTHING, Settlement
+from clearance.store.interface import Changes, NewEvent, Tenant, Transaction
 
 SWEEP_LIMIT = 200
 """How many expired reservations one sweep takes, so that no batch grows long."""

@@ -7,12 +7,12 @@ import binascii
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from clearance.errors import InvalidRequest, NotFound, ReservationExpired
 from clearance.model.account import Account
 from clearance.model.balance import Balance
-from clearance.model.reservation import Reservation
+from clearance.model.reservation import Reservation, ReservationStatus
 from clearance.model.results import Event, Page, Stop
 from clearance.model.subject import covers, parse_scope, tenant_of
 from clearance.store.interface import EventQuery, ReservationQuery, Store
@@ -20,6 +20,7 @@ from clearance.store.interface import EventQuery, ReservationQuery, Store
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 MAX_EVENTS = 1_000
+STATUSES: tuple[str, ...] = get_args(ReservationStatus)
 
 
 class Queries:
@@ -47,7 +48,7 @@ class Queries:
         """One page; a cursor belongs to its filters and order (protocol section 14.2)."""
         query = query or ReservationQuery()
         _check_limit(limit, MAX_LIMIT)
-        _check_windows(query)
+        _check_query(query)
         after = _decoded(cursor, _bound_to(query)) if cursor else None
         with self._store.read() as reader:
             rows = reader.reservations(query, limit + 1, (after[0], after[1]) if after else None)
@@ -119,7 +120,9 @@ def _check_limit(limit: int, most: int) -> None:
         raise InvalidRequest("limit", f"{limit!r} is refused", f"1 to {most}")
 
 
-def _check_windows(query: ReservationQuery) -> None:
+def _check_query(query: ReservationQuery) -> None:
+    if query.status is not None and query.status not in STATUSES:
+        raise InvalidRequest("status", f"{query.status!r} is unknown", ", ".join(STATUSES))
     for name in ("created", "expires", "finalized"):
         start, end = getattr(query, f"{name}_from_ms"), getattr(query, f"{name}_to_ms")
         if start is not None and end is not None and start > end:
@@ -127,7 +130,7 @@ def _check_windows(query: ReservationQuery) -> None:
 
 
 def _sort_value(it: Reservation, sort_by: str) -> Any:
-    return {"reservation_id": it.id, "reserved": it.estimate}.get(sort_by) or getattr(it, sort_by, None)
+    return getattr(it, {"reservation_id": "id", "reserved": "estimate"}.get(sort_by, sort_by), None)
 
 
 def _bound_to(query: ReservationQuery) -> str:

@@ -118,13 +118,13 @@ def check_policy(policy: OveragePolicy | None) -> OveragePolicy | None:
 
 
 def check_id(value: str, field: str) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID:
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID or not _storable(value):
         raise InvalidRequest(field, f"{str(value)[:40]!r} is not an id", f"1 to {_MAX_ID} characters")
     return value
 
 
 def check_key(key: str | None) -> str | None:
-    if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH):
+    if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not _storable(key)):
         raise InvalidRequest(
             "idempotency_key", "has a wrong length or type", f"a string of 1 to {MAX_KEY_LENGTH} characters"
         )
@@ -134,6 +134,11 @@ def check_key(key: str | None) -> str | None:
 def check_extension(extend_by_ms: int) -> int:
     _in_range("extend_by_ms", extend_by_ms, 1, MAX_EXTEND_MS)
     return extend_by_ms
+
+
+def check_subject(subject: Subject, action: Action) -> None:
+    _require(subject, Subject, "subject")
+    _require(action, Action, "action")
 
 
 def check_amount(amount: Amount, field: str) -> Amount:
@@ -146,8 +151,8 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     try:
         # Sorted, so that equal metadata has equal bytes however it was built.
-        text = json.dumps(dict(metadata), allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
+        text = json.dumps(dict(metadata), allow_nan=False, sort_keys=True, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest("metadata", f"is not JSON ({error})", "an object of JSON values") from None
     if len(text) > MAX_METADATA_BYTES:
         raise InvalidRequest("metadata", f"is {len(text):,} bytes long", f"at most {MAX_METADATA_BYTES:,} bytes")
@@ -156,9 +161,21 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_text(value: str, field: str, most: int) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > most:
+    if not isinstance(value, str) or not value.strip() or len(value) > most or not _storable(value):
         raise InvalidRequest(field, "is missing, blank or too long", f"1 to {most} characters that say something")
     return value.strip()
+
+
+def check_remark(value: str | None, field: str, most: int) -> str | None:
+    """Words that may be left out."""
+    if value is not None and (not isinstance(value, str) or len(value) > most or not _storable(value)):
+        raise InvalidRequest(field, "is no text or too long", f"at most {most} characters")
+    return value
+
+
+def _storable(text: str) -> bool:
+    """Half a surrogate pair is no text that could be written down."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def place_of(owner: str, endpoint: str, key: str, payload: list[Any]) -> Place:

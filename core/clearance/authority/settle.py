@@ -286,7 +286,7 @@ def extend(rows: Rows, reservation_id: str, extend_by_ms: int, now_ms: int) -> t
     require_open(it)
     if now_ms > it.expires_at_ms:
         raise ReservationExpired(f"the lease of {it.id} has ended and cannot be extended", scope=it.scope_path)
-    stop = stop_on(rows, it.tenant, it.affected_scopes, (*it.runs, it.id))
+    stop = stop_on(rows.stops(), it.tenant, it.affected_scopes, (*it.runs, it.id))
     if stop is not None:
         kind = Killed if stop.state == "KILLED" else Paused
         raise kind(stop_message(stop), scope=stop.scope, details=stop_details(stop))
@@ -326,7 +326,9 @@ def debit_event(
     if first.scope.startswith("run:"):
         charged = _spill(rows, first.scope.removeprefix("run:"), first, actual.amount, now_ms)
     else:
-        outcome = ledger.charge(purse.accounts, actual.amount, policy or held_policy(purse.accounts))  # type: ignore[arg-type]
+        defaults = rows.tenant(tenant)
+        chosen = policy or (defaults.overage_policy if defaults else None) or held_policy(purse.accounts)
+        outcome = ledger.charge(purse.accounts, actual.amount, chosen)  # type: ignore[arg-type]
         if isinstance(outcome, ledger.Refusal):
             raise _error(outcome)
         charged = Charged(purse.accounts, outcome.accounts, actual.amount - outcome.charged, purse.renewed)

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from clearance.cli import budgets, changes, checks, controls, overview, records
-from clearance.cli.output import complain, fail, forgiving
+from clearance.cli.output import complain, fail, forgiving, hang_up
 from clearance.cli.session import ConfigOption, JsonOption, LedgerOption, Session
 from clearance.errors import ClearanceError
 
@@ -67,8 +67,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough; nothing may be written at the end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        hang_up()
         return 0
     except Exception as error:
         return _unexpected(error, arguments, as_json)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,7 +32,7 @@ from clearance.cli.options import (
     Why,
 )
 from clearance.cli.session import Session, command, present_budgets
-from clearance.errors import InvalidRequest
+from clearance.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from clearance.authority.budgets import BudgetSpec
@@ -43,15 +45,9 @@ def register(app: typer.Typer) -> None:
     budget = typer.Typer(name="budget", help="Make, fund, freeze and look at budgets.", invoke_without_command=True)
     budget.callback()(_help)
     app.add_typer(budget, rich_help_panel="Budgets")
-    for name, function in (
-        ("set", set_budget),
-        ("fund", fund),
-        ("freeze", freeze),
-        ("unfreeze", unfreeze),
-        ("close", close),
-        ("show", show),
-        ("tree", tree),
-    ):
+    verbs: dict[str, Callable[..., None]] = {"set": set_budget, "fund": fund, "close": close}
+    verbs |= {"freeze": freeze, "unfreeze": unfreeze, "show": show, "tree": tree}
+    for name, function in verbs.items():
         command(budget, name)(function)
 
 
@@ -208,14 +204,8 @@ def _set_status(session: Session, verb: str, scope: str, unit: str, reason: str 
 
     kind = parse_unit(unit)
     with session.authority() as authority:
-        balance = getattr(authority, verb)(scope, kind, reason=_short(reason))
+        balance = getattr(authority, verb)(scope, kind, reason=reason or "")
         session.show({"budget": balance.as_dict()}, views.budget_status)
-
-
-def _short(reason: str | None) -> str:
-    if reason is not None and len(reason) > 512:
-        raise InvalidRequest("reason", f"is {len(reason)} characters long", "at most 512 characters")
-    return reason or ""
 
 
 def show(
@@ -224,17 +214,19 @@ def show(
     unit: Annotated[Text, typer.Option("--unit", help="Only this unit; else all that the scope has.")] = None,
 ) -> None:
     """One budget in full."""
-    from clearance.errors import BudgetNotFound
-    from clearance.model.amount import parse_unit
+    from clearance.model.amount import Unit, parse_unit
     from clearance.model.subject import parse_scope
 
-    path, kind = parse_scope(scope), parse_unit(unit).value if unit else None
+    path, units = parse_scope(scope), [parse_unit(unit)] if unit else list(Unit)
+    found = []
     with session.authority() as authority:
-        found = [it for it in facts.all_balances(authority, path, kind) if it.scope == path]
+        for kind in units:
+            with contextlib.suppress(NotFound):
+                found.append(authority.balance(path, kind.value).as_dict())
         if not found:
-            what = f"no budget in {kind}" if kind else "no budget"
-            raise BudgetNotFound(f"{path} has {what}; `clearance budget tree` shows those there are", scope=path)
-        session.show({"scope": path, "budgets": [it.as_dict() for it in found]}, views.budget_show)
+            what = f"no budget in {units[0].value}" if unit else "no budget"
+            raise NotFound(f"{path} has {what}; `clearance budget tree` shows those there are", scope=path)
+        session.show({"scope": path, "budgets": found}, views.budget_show)
 
 
 def tree(
@@ -247,7 +239,5 @@ def tree(
     with session.authority() as authority:
         found = facts.all_balances(authority, path)
         if path and not found:
-            from clearance.errors import NotFound
-
             raise NotFound(f"no budget at or below {path}", scope=path)
         session.show({"tree": facts.tree(found, path)}, views.budget_tree)

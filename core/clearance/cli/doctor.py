@@ -104,7 +104,7 @@ def _ledger(session: Session) -> Iterator[Finding]:
         yield from _config(session, None)
         return
     try:
-        with session.authority() as authority:
+        with session.authority(sweep=False) as authority:
             yield from _opened(authority)
             yield from _config(session, authority)
     except ClearanceError as error:

@@ -88,20 +88,19 @@ def price(
 def demo(
     session: Session,
     scenario: Annotated[str, typer.Option("--scenario", help=", ".join(SCENARIOS) + ".")] = SCENARIOS[0],
+    seconds: Annotated[float, typer.Option("--seconds", help="How long runaway's unguarded agent may go on.")] = 4.0,
 ) -> None:
     """A runaway agent against a simulated provider, stopped at its budget. Needs the extra `demo`, no key."""
     if scenario not in SCENARIOS:
         raise InvalidRequest("scenario", f"{scenario!r} is unknown", ", ".join(SCENARIOS))
     try:
-        run = importlib.import_module("clearance.demo").run
-        code = run(scenario)
+        code = importlib.import_module("clearance.demo").run(scenario, as_json=session.as_json, seconds=seconds)
     except ModuleNotFoundError as error:
         missing = error.name or "a package"
         if missing.startswith("clearance.") and missing != "clearance.demo":
             raise
-        raise ClearanceError(
-            f"the demo needs {missing}, which is not installed: pip install 'clearance[demo]'"
-        ) from None
+        hint = "pip install 'clearance[demo]'"
+        raise ClearanceError(f"the demo needs {missing}, which is not installed: {hint}") from None
     if code:
         raise typer.Exit(int(code))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearance.cli.output import show
+from clearance.cli.output import hang_up, show
 from clearance.errors import NotFound
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from clearance.config import Config
     from clearance.connecting import LocalAuthority
-    from clearance.model.account import Account
+    from clearance.model.balance import Balance
 
 URL_VARIABLE = "CLEARANCE_URL"
 DEFAULT_CONFIG = "clearance.yaml"
@@ -85,14 +85,19 @@ class Session:
         return config.ledger_url or default_url(), config.durability
 
     @contextmanager
-    def authority(self, *, create: bool = False) -> Iterator[LocalAuthority]:
-        """The authority. Without `create` a ledger that does not exist is an error: a mistyped path is no ledger."""
+    def authority(self, *, create: bool = False, sweep: bool = True) -> Iterator[LocalAuthority]:
+        """The authority. Without `create` a ledger that does not exist is an error: a mistyped path is no ledger.
+
+        What a process that is gone has left behind expires first, so that the figures shown are true.
+        """
         url, durability = self.place()
         path = ledger_path(url)
         if not create and path is not None and not path.exists():
             raise NotFound(f"there is no ledger at {path}; `clearance budget set` or `clearance apply` makes one")
         authority = open_authority(url, durability)
         try:
+            if sweep:
+                authority.sweep()
             yield authority
         finally:
             authority.close()
@@ -101,27 +106,24 @@ class Session:
 def open_authority(url: str, durability: str = "settlements") -> LocalAuthority:
     from clearance.connecting import connect
 
-    authority = connect(url, durability=durability)
-    # What a process that is gone has left behind expires now, so that the figures shown are true.
-    authority.sweep()
-    return authority
+    return connect(url, durability=durability)
 
 
 def ledger_path(url: str) -> Path | None:
     """The file behind a URL, None for a ledger in memory. Raises InvalidRequest for a URL that is none."""
-    from clearance.connecting import _path
+    from clearance.connecting import ledger_file
     from clearance.store.sqlite import MEMORY
 
-    path = _path(url)
+    path = ledger_file(url)
     return None if path == MEMORY else Path(path).expanduser().absolute()
 
 
-def present_budgets(authority: LocalAuthority) -> list[Account]:
-    """Every budget as it is kept. Balances leave out the overage policy, and a difference in it must show."""
-    found: list[Account] = []
-    with authority._store.read() as reader:
-        while page := reader.accounts(None, 200, found[-1].key if found else None):
-            found += page
+def present_budgets(authority: LocalAuthority) -> list[Balance]:
+    page = authority.balances(limit=200)
+    found = page.items
+    while page.next_cursor:
+        page = authority.balances(limit=200, cursor=page.next_cursor)
+        found += page.items
     return found
 
 
@@ -149,8 +151,13 @@ def default(group: typer.Typer) -> Register:
 def _everywhere(function: Callable[..., None]) -> Callable[..., None]:
     def run(ctx: typer.Context, **given: Any) -> None:
         ctx.obj = ctx.obj.over(*(given.pop(key) for key in EVERYWHERE))
-        if ctx.invoked_subcommand is None:
+        if ctx.invoked_subcommand is not None:
+            return
+        try:
             function(ctx.obj, **given)
+        except BrokenPipeError:
+            hang_up()
+            raise typer.Exit from None
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     parameters = [_keyword("ctx", typer.Context), *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]

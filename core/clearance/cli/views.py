@@ -13,6 +13,7 @@ from clearance.cli.output import plain
 from clearance.cli.words import caps_rule, clock, event_summary, field_value, money, renewal
 
 BAR = 24
+MAX_ROWS = 50
 _STATES = {
     "ACTIVE": "green",
     "FROZEN": "yellow",
@@ -158,7 +159,9 @@ def stopped(facts: dict[str, Any]) -> RenderableType:
         rows.append(("note", "it was killed before, and a kill outranks a pause"))
     parts: list[RenderableType] = [pairs(rows)]
     if facts["in_flight"]:
-        parts.append(_reservation_table(facts["in_flight"]))
+        parts.append(_reservation_table(facts["in_flight"][:MAX_ROWS]))
+    if len(facts["in_flight"]) > MAX_ROWS:
+        parts.append(Text(f"and {len(facts['in_flight']) - MAX_ROWS:,} more; --json names all"))
     return Group(*parts)
 
 

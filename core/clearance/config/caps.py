@@ -62,6 +62,8 @@ def _tools(report: Report, value: Any, path: Path) -> dict[str, Any]:
     for key, name in (("allow", "tool_allowlist"), ("deny", "tool_denylist")):
         if given.get(key) is not None:
             found[name] = _names(report, given[key], (*path, key))
+    for name in sorted({*found.get("tool_allowlist", ())} & {*found.get("tool_denylist", ())}):
+        report.refuse((*path, "deny"), f"{shown(name)} is allowed as well", "each tool in one of the lists")
     if "allow" in given and not found.get("tool_allowlist"):
         report.refuse((*path, "allow"), "names no tool", "at least one name, or leave it out to allow all")
     return found

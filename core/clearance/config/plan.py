@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.errors import BudgetClosed
-from clearance.model.account import CLOSED, Account
-from clearance.model.amount import Amount, Unit
+from clearance.model.account import CLOSED
+from clearance.model.amount import Amount
+from clearance.model.balance import Balance
 
 FIELDS = ("allocated", "period", "overdraft_limit", "overage_policy", "caps")
 
@@ -31,7 +32,7 @@ class Plan:
 
     specs: tuple[BudgetSpec, ...]
     changes: tuple[Change, ...]
-    unmanaged: tuple[Account, ...]
+    unmanaged: tuple[Balance, ...]
 
     @property
     def changed(self) -> int:
@@ -46,9 +47,9 @@ class Plan:
         }
 
 
-def plan(wanted: Sequence[BudgetSpec], present: Iterable[Account]) -> Plan:
+def plan(wanted: Sequence[BudgetSpec], present: Iterable[Balance]) -> Plan:
     """Raises BudgetClosed if a wanted budget was closed: that is for good."""
-    there = {(account.scope, account.unit): account for account in present}
+    there: dict[tuple[str, str], Balance] = {(it.scope, it.unit): it for it in present}
     changes: list[Change] = []
     for spec in wanted:
         account = there.get((spec.scope, spec.unit.value))
@@ -60,11 +61,11 @@ def plan(wanted: Sequence[BudgetSpec], present: Iterable[Account]) -> Plan:
     return Plan(tuple(wanted), tuple(changes), tuple(unmanaged))
 
 
-def spec_of(account: Account) -> BudgetSpec:
+def spec_of(account: Balance) -> BudgetSpec:
     """The spec that a budget has now."""
     return BudgetSpec(
         scope=account.scope,
-        allocated=Amount(unit=Unit(account.unit), amount=account.allocated),
+        allocated=Amount(unit=account.unit, amount=account.allocated),
         overdraft_limit=account.overdraft_limit,
         overage_policy=account.overage_policy,
         period=account.period,

@@ -77,7 +77,7 @@ def run(scenario: str = "runaway", *, as_json: bool = False, seconds: float = 4.
     if any(find_spec(name) is None for name in _NEEDED):
         print(_HINT, file=sys.stderr)
         return 1
-    folder = Path(tempfile.mkdtemp(prefix="clearance-demo-"))
+    folder = new_folder()
     try:
         with quiet():
             return _play(scenario, folder, as_json=as_json, seconds=seconds)
@@ -87,6 +87,10 @@ def run(scenario: str = "runaway", *, as_json: bool = False, seconds: float = 4.
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="clearance-demo-"))
 
 
 def _play(scenario: str, folder: Path, *, as_json: bool, seconds: float) -> int:

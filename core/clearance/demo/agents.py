@@ -11,12 +11,12 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from clearance.simulator import Reply, ScriptedRequest, Simulator, SimulatedUsage, ToolCall
+from clearance.simulator import Reply, ScriptedRequest, SimulatedUsage, ToolCall
 
 MODEL = "gpt-5.2"
 TASK = "Write the product page of the Meridian desk lamp. Hand it in when the quality check has passed."
-MAX_OUTPUT_TOKENS = 900
-REASONING_TOKENS = 700
+MAX_OUTPUT_TOKENS = 1_400
+REASONING_TOKENS = 1_100
 VISIBLE_TOKENS = 140
 
 _SYSTEM = (
@@ -26,7 +26,8 @@ _SYSTEM = (
 _DRAFT = (
     "Draft {number}. The Meridian desk lamp puts even, warm light on the whole desk and none of it in your eyes. One "
     "turn of the dial takes it from reading light to evening light. The arm stays where you leave it, the foot is a "
-    "single piece of recycled aluminium, and every part can be replaced. Two years of warranty, delivered in three days."
+    "single piece of recycled aluminium, and every part can be replaced. "
+    "Two years of warranty, at your door in three days."
 )
 _VERDICT = (
     "FAILED, score 71 of 100, 95 needed. Rule 4: the first sentence does not name the customer's problem. Rule 9: the "
@@ -45,13 +46,13 @@ def reasons_and_retries(request: ScriptedRequest) -> Reply:
     return Reply(tool_calls=(ToolCall("check_quality", {"draft": draft}),), usage=usage)
 
 
-def chat_model(sim_url: str, **options: Any) -> ChatOpenAI:
+def chat_model(sim_url: str, max_output_tokens: int = MAX_OUTPUT_TOKENS, **options: Any) -> ChatOpenAI:
     """The real client; only its address is the simulator's. It tries once, so that one call is one request."""
     return ChatOpenAI(
         model=MODEL,
         base_url=sim_url,
         api_key=SecretStr("no key needed"),
-        max_completion_tokens=MAX_OUTPUT_TOKENS,
+        max_completion_tokens=max_output_tokens,
         stream_usage=True,
         max_retries=0,
         **options,
@@ -70,7 +71,7 @@ def writer(sim_url: str, before_check: Callable[[], None]) -> AgentExecutor:
         before_check()
         return _VERDICT
 
-    prompt = ChatPromptTemplate.from_messages([("system", _SYSTEM), ("human", "{input}"), ("placeholder", "{agent_scratchpad}")])
+    turns = [("system", _SYSTEM), ("human", "{input}"), ("placeholder", "{agent_scratchpad}")]
+    prompt = ChatPromptTemplate.from_messages(turns)
     agent = create_tool_calling_agent(chat_model(sim_url), [check_quality], prompt)
     return AgentExecutor(agent=agent, tools=[check_quality], max_iterations=None)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,11 +13,12 @@ from langchain_classic.agents import AgentExecutor
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.connecting import LocalAuthority, connect
-from clearance.demo.agents import MODEL, TASK, reasons_and_retries, writer
-from clearance.demo.facts import Check, Facts, Lane, Screen, body_of
+from clearance.demo.agents import MODEL, TASK, reasons_and_retries
+from clearance.demo.agents import writer as writing_agent
+from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.processes import workers
 from clearance.demo.stage import LOOK_EVERY_S, settled_calls
-from clearance.model.amount import dollars, usd
+from clearance.model.amount import usd
 from clearance.model.subject import Subject
 from clearance.simulator import Simulator
 from clearance.store.interface import ReservationQuery
@@ -56,8 +58,9 @@ class Crash(Facts):
 
 
 def with_clearance(agent: AgentExecutor, authority: LocalAuthority) -> None:
-    guard = ClearanceCallbackHandler(authority, Subject(tenant="acme"))
-    with authority.run(Subject(tenant="acme"), budget="1.00", ttl_ms=2000):
+    writer = Subject(tenant="acme")
+    guard = ClearanceCallbackHandler(authority, writer)
+    with authority.run(writer, budget="1.00", ttl_ms=2000):
         agent.invoke({"input": TASK}, config={"callbacks": [guard]})
 
 
@@ -72,11 +75,12 @@ def work(pipe: Connection, name: str, sim_url: str, ledger: str) -> None:
         checks += 1
         if checks == CALLS_BEFORE_KILL:
             pipe.send("busy")
-            time.sleep(3600)
+            pipe.poll(None)  # until it is killed, or left alone
+            os._exit(1)
 
     with quiet():
         pipe.send("ready")
-        with_clearance(writer(sim_url, hang_at_the_last), connect(ledger))
+        with_clearance(writing_agent(sim_url, hang_at_the_last), connect(ledger))
 
 
 def play(screen: Screen, folder: Path, seconds: float) -> Crash:
@@ -94,6 +98,7 @@ def _played(screen: Screen, sim: Simulator, authority: LocalAuthority, ledger: P
     authority.set_budget(BudgetSpec(scope=SCOPE, allocated=usd("2")))
     before = _books(authority, "before")
     with workers(work, ["agent"], (sim.base_url, str(ledger)), preload=__name__) as (agent,):
+        screen.show(_lanes(sim, authority))
         agent.must_say("ready")
         _until(lambda: agent.hear() == "busy", lambda: screen.show(_lanes(sim, authority)))
         exit_code = agent.kill()
@@ -101,8 +106,9 @@ def _played(screen: Screen, sim: Simulator, authority: LocalAuthority, ledger: P
     screen.show(_lanes(sim, authority))
     screen.say("Killed with SIGKILL: no handler, no clean-up. Its lease runs out now.")
     killed = time.monotonic()
-    _until(lambda: authority.balance(SCOPE).reserved == 0, lambda: screen.show(_lanes(sim, authority)))
+    _until(lambda: _swept(authority), lambda: screen.show(_lanes(sim, authority)))
     after = _books(authority, "after its lease")
+    screen.say("The lease has run out: the tenant was charged what the run had spent, and the rest is free.")
     stats = sim.stats()
     facts = Crash(
         ledger=ledger,
@@ -141,29 +147,35 @@ def _spent_inside(authority: LocalAuthority) -> int:
     return sum(call.charged or 0 for call in settled_calls(authority) if call.runs)
 
 
+def _swept(authority: LocalAuthority) -> bool:
+    """Any use of the ledger settles what has expired; here nobody else is left to use it."""
+    authority.sweep()
+    return authority.balance(SCOPE).reserved == 0
+
+
 def _checks(it: Crash) -> tuple[Check, ...]:
     inside = it.at_kill.run_spent_microcents
     return (
         Check(
             "The process was killed in the middle of its run",
             it.exit_code not in (0, None) and it.at_kill.run_status == "ACTIVE",
-            f"exit code {it.exit_code}, run {it.at_kill.run_status} with {dollars(it.at_kill.held_microcents)} USD held",
+            f"exit code {it.exit_code}, the run still held {money(it.at_kill.held_microcents)}",
         ),
         Check(
             "Its spend is still on the books",
             it.after.spent_microcents == inside > 0,
-            f"{dollars(inside)} USD at the kill, {dollars(it.after.spent_microcents)} USD after",
+            f"{money(inside)} at the kill, {money(it.after.spent_microcents)} after",
         ),
         Check(
             "The ledger is the provider's bill, to the microcent",
             it.after.spent_microcents == it.paid_microcents and it.settled_calls == it.requests,
-            f"{dollars(it.after.spent_microcents)} and {dollars(it.paid_microcents)} USD for {it.requests} requests",
+            f"{money(it.after.spent_microcents)} and {money(it.paid_microcents)} for {it.requests} requests",
         ),
         Check(
             "What the dead run held is free again",
             it.after.held_microcents == 0
             and it.after.left_microcents == it.after.allocated_microcents - it.after.spent_microcents,
-            f"{dollars(it.after.held_microcents)} held, {dollars(it.after.left_microcents)} left,"
+            f"{money(it.after.held_microcents)} held, {money(it.after.left_microcents)} left,"
             f" {it.seconds_to_settle:.1f} s after the kill",
         ),
         Check("The file is whole", not it.problems_found, f"{len(it.problems_found)} problems found"),
@@ -182,6 +194,5 @@ def _until(done: Callable[[], bool], look: Callable[[], None]) -> None:
 
 def _lanes(sim: Simulator, authority: LocalAuthority) -> list[Lane]:
     budget = authority.balance(SCOPE)
-    run_left = budget.reserved or None
-    run = Lane("the run", sim.stats()["requests"], _spent_inside(authority), run_left, held=0)
-    return [run, Lane("the tenant", 0, budget.spent, budget.allocated, held=budget.reserved)]
+    run = Lane("the run", sim.stats()["requests"], _spent_inside(authority), usd("1").amount)
+    return [run, Lane("the tenant", None, budget.spent, budget.allocated, held=budget.reserved)]

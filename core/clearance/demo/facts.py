@@ -23,12 +23,12 @@ class Check:
 class Lane:
     """What is shown while it runs: one agent, tool, worker or budget.
 
-    `spent`, `budget` and `held` are in `unit`; no budget is no limit; `held` None is not shown. The bar is what is spent
-    of `bar_of`, else of the budget.
+    `spent`, `budget` and `held` are in `unit`; no budget is no limit; `held` None is not shown. The bar is what
+    is spent of `bar_of`, else of the budget.
     """
 
     name: str
-    calls: int
+    calls: int | None
     spent: int
     budget: int | None = None
     held: int | None = None
@@ -73,6 +73,13 @@ class Screen(Protocol):
     def say(self, text: str) -> None:
         """Something that happened once."""
         ...
+
+
+def money(microcents: int, decimals: int = 8) -> str:
+    """Microcents as dollars, always with the same decimals, so that columns align; rounded half up."""
+    step = 10 ** (8 - decimals)
+    whole, part = divmod((abs(microcents) + step // 2) // step, 10**decimals)
+    return f"{'-' if microcents < 0 else ''}{whole:,}.{part:0{decimals}d} USD"
 
 
 def body_of(function: Callable[..., object]) -> str:

@@ -12,19 +12,20 @@ from typing import Any
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.connecting import LocalAuthority, connect
-from clearance.demo.agents import MAX_OUTPUT_TOKENS, MODEL, chat_model
-from clearance.demo.facts import Check, Facts, Lane, Screen, body_of
+from clearance.demo.agents import MODEL, chat_model
+from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.processes import Worker, workers
 from clearance.demo.stage import LOOK_EVERY_S, QUIET_S, denials, settled_calls
 from clearance.errors import Denied
-from clearance.model.amount import dollars, usd
+from clearance.model.amount import usd
 from clearance.model.reservation import Reservation
 from clearance.model.subject import Subject
-from clearance.simulator import Reply, ScriptedRequest, Simulator, SimulatedUsage
+from clearance.simulator import Reply, ScriptedRequest, SimulatedUsage, Simulator
 from clearance_langchain import ClearanceCallbackHandler
 
 SCOPE = "tenant:acme"
 NAMES = tuple(f"worker-{number}" for number in range(1, 9))
+MAX_OUTPUT_TOKENS = 800
 _LONGEST_S = 45.0
 
 
@@ -62,7 +63,8 @@ def summarises(request: ScriptedRequest) -> Reply:
 
 
 def with_clearance(llm: Any, authority: LocalAuthority, name: str) -> None:
-    guard = ClearanceCallbackHandler(authority, Subject(tenant="acme", agent=name))
+    worker = Subject(tenant="acme", agent=name)
+    guard = ClearanceCallbackHandler(authority, worker)
     for ticket in itertools.count(1):
         llm.invoke(f"Summarise ticket {ticket}.", config={"callbacks": [guard]})
 
@@ -72,7 +74,7 @@ def work(pipe: Connection, name: str, sim_url: str, ledger: str) -> None:
     from clearance.demo import quiet
 
     with quiet():
-        llm = chat_model(sim_url, model_kwargs={"user": name})
+        llm = chat_model(sim_url, MAX_OUTPUT_TOKENS, model_kwargs={"user": name})
         authority = connect(ledger)
         pipe.send("ready")
         pipe.recv()
@@ -101,6 +103,7 @@ def play(screen: Screen, folder: Path, seconds: float) -> Parallel:
 
 def _race(screen: Screen, sim: Simulator, authority: LocalAuthority, crew: list[Worker]) -> float:
     """Lets all go at once and watches until each was denied; answers how many seconds it took."""
+    screen.show(_lanes(sim, authority))
     for worker in crew:
         worker.must_say("ready")
     began = time.monotonic()
@@ -162,7 +165,7 @@ def _checks(it: Parallel) -> tuple[Check, ...]:
         Check(
             "All eight together were paid for within the budget",
             it.paid_microcents <= it.budget_microcents,
-            f"{dollars(it.paid_microcents)} of {dollars(it.budget_microcents)} USD",
+            f"{money(it.paid_microcents)} of {money(it.budget_microcents)}",
         ),
         Check(
             "Not one request of a worker after its denial",
@@ -173,17 +176,17 @@ def _checks(it: Parallel) -> tuple[Check, ...]:
             "Each share on the books is the provider's bill for it",
             all(share.paid_microcents == share.spent_microcents for share in it.shares)
             and it.spent_microcents == it.paid_microcents,
-            f"{dollars(it.spent_microcents)} and {dollars(it.paid_microcents)} USD",
+            f"{money(it.spent_microcents)} and {money(it.paid_microcents)}",
         ),
         Check(
             "Every request was reserved before and settled after",
             it.settled_calls == it.requests and it.held_microcents == 0,
-            f"{it.settled_calls} settled calls, {dollars(it.held_microcents)} USD held",
+            f"{it.settled_calls} settled calls, {money(it.held_microcents)} held",
         ),
         Check(
             "Nothing that one more call could use was left",
             0 <= it.left_microcents < it.next_call_microcents,
-            f"{dollars(it.left_microcents)} left, {dollars(it.next_call_microcents)} needed",
+            f"{money(it.left_microcents)} left, {money(it.next_call_microcents)} needed",
         ),
     )
 

@@ -12,10 +12,10 @@ from langchain_classic.agents import AgentExecutor
 from clearance.authority.budgets import BudgetSpec
 from clearance.connecting import LocalAuthority, connect
 from clearance.demo.agents import MODEL, TASK, Halted, reasons_and_retries, writer
-from clearance.demo.facts import Check, Facts, Lane, Screen, body_of
+from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.stage import QUIET_S, Acting, balance_or_none, denials, settled_calls
 from clearance.errors import Denied
-from clearance.model.amount import dollars, usd
+from clearance.model.amount import usd
 from clearance.model.subject import Subject
 from clearance.simulator import Simulator
 from clearance_langchain import ClearanceCallbackHandler
@@ -63,7 +63,7 @@ def without_clearance(agent: AgentExecutor) -> None:
 
 
 def with_clearance(agent: AgentExecutor, authority: LocalAuthority) -> None:
-    authority.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd("1")))
+    authority.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd("1.00")))
     guard = ClearanceCallbackHandler(authority, Subject(tenant="acme"))
     agent.invoke({"input": TASK}, config={"callbacks": [guard]})
 
@@ -154,17 +154,17 @@ def _checks(it: Guarded, unpriced: int) -> tuple[Check, ...]:
         Check(
             "Spend is at most the budget",
             max(it.spent_microcents, it.paid_microcents) <= it.budget_microcents,
-            f"{dollars(it.spent_microcents)} of {dollars(it.budget_microcents)} USD",
+            f"{money(it.spent_microcents)} of {money(it.budget_microcents)}",
         ),
         Check(
             "The ledger is the provider's bill, to the microcent",
             it.spent_microcents == it.paid_microcents and not unpriced,
-            f"{dollars(it.spent_microcents)} and {dollars(it.paid_microcents)} USD",
+            f"{money(it.spent_microcents)} and {money(it.paid_microcents)}",
         ),
         Check(
             "Every request was reserved before and settled after",
             it.settled_calls == it.requests and it.held_microcents == 0,
-            f"{it.settled_calls} settled calls, {it.requests} requests, {dollars(it.held_microcents)} USD held",
+            f"{it.settled_calls} settled calls, {it.requests} requests, {money(it.held_microcents)} held",
         ),
     )
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from clearance.demo.facts import Facts
-from clearance.model.amount import MICROCENTS_PER_USD
+from clearance.demo.facts import Facts, money
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +16,7 @@ class Sheet:
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+    note: str
 
 
 TITLES = {
@@ -33,13 +32,6 @@ def sheet(facts: Facts) -> Sheet:
     return _SHEETS[type(facts).__name__](facts)
 
 
-def money(microcents: int, decimals: int = 8) -> str:
-    """Whole microcents as dollars, always with the same decimals, so that columns align; cut, not rounded."""
-    sign, rest = ("-", -microcents) if microcents < 0 else ("", microcents)
-    whole, part = divmod(rest, MICROCENTS_PER_USD)
-    return f"{sign}{whole:,}.{f'{part:08d}'[:decimals]} USD"
-
-
 def _runaway(facts: Any) -> Sheet:
     free, held = facts.unguarded, facts.guarded
     rows = (
@@ -48,7 +40,7 @@ def _runaway(facts: Any) -> Sheet:
         ("Stopped by", f"the demo, after {free.seconds:.1f} s", f"its budget, after {held.seconds:.1f} s"),
         ("After one hour", money(free.hour_microcents, 2), money(held.paid_microcents, 2)),
         ("Left of the budget", "no limit", money(held.left_microcents)),
-        ("The next call could cost", "nobody asked", money(held.next_call_microcents)),
+        ("The next call, at most", "nobody asked", money(held.next_call_microcents)),
     )
     note = (
         f"Model {facts.model} at list price, counted by the simulator. The hour is at the measured rate; the simulator "
@@ -59,7 +51,7 @@ def _runaway(facts: Any) -> Sheet:
 
 def _tools(facts: Any) -> Sheet:
     rows = (
-        ("The model asked for send_email", f"{facts.asked_by_model} times"),
+        ("The model asked for it", f"{facts.asked_by_model} times"),
         ("Mails in the outbox", f"{facts.mails_in_outbox}"),
         ("Credits spent", f"{facts.spent_credits} of {facts.allowed_runs}"),
         ("Denied", facts.denied_action),
@@ -70,9 +62,7 @@ def _tools(facts: Any) -> Sheet:
 
 
 def _parallel(facts: Any) -> Sheet:
-    each = [
-        (it.worker, f"{it.requests}", money(it.paid_microcents), money(it.spent_microcents)) for it in facts.shares
-    ]
+    each = [(it.worker, f"{it.requests}", money(it.paid_microcents), money(it.spent_microcents)) for it in facts.shares]
     total = ("together", f"{facts.requests}", money(facts.paid_microcents), money(facts.spent_microcents))
     note = (
         f"Left: {money(facts.left_microcents)}; one more call could cost {money(facts.next_call_microcents)}. "
@@ -89,7 +79,7 @@ def _crash(facts: Any) -> Sheet:
         ("Spent by the tenant", *(money(it.spent_microcents) for it in moments)),
         ("Held for the run", *(money(it.held_microcents) for it in moments)),
         ("Left for others", *(money(it.left_microcents) for it in moments)),
-        ("Settled inside the run", *(money(it.run_spent_microcents) for it in moments)),
+        ("Settled in the run", *(money(it.run_spent_microcents) for it in moments)),
         ("The run is", *(it.run_status.lower() for it in moments)),
     )
     note = (

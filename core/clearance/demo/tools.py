@@ -14,12 +14,12 @@ from langchain_core.tools import tool
 from clearance.authority.budgets import BudgetSpec
 from clearance.connecting import LocalAuthority, connect
 from clearance.demo.agents import MODEL, Halted, chat_model
-from clearance.demo.facts import Check, Facts, Lane, Screen, body_of
+from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.stage import QUIET_S, Acting, balance_or_none, denials, settled_calls
 from clearance.errors import Denied
-from clearance.model.amount import Unit, credits, dollars, usd
+from clearance.model.amount import Unit, credits, usd
 from clearance.model.subject import Subject
-from clearance.simulator import Reply, ScriptedRequest, Simulator, SimulatedUsage, ToolCall
+from clearance.simulator import Reply, ScriptedRequest, SimulatedUsage, Simulator, ToolCall
 from clearance_langchain import ClearanceCallbackHandler
 
 SCOPE = "tenant:acme"
@@ -54,10 +54,10 @@ def mails_the_next_customer(request: ScriptedRequest) -> Reply:
 
 
 def with_clearance(agent: Any, authority: LocalAuthority) -> None:
-    authority.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd("1")))
+    authority.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd("1.00")))
     authority.set_budget(BudgetSpec(scope="tenant:acme", allocated=credits(3)))
-    costs = {"send_email": credits(1)}
-    guard = ClearanceCallbackHandler(authority, Subject(tenant="acme"), tool_costs=costs)
+    mailer, costs = Subject(tenant="acme"), {"send_email": credits(1)}
+    guard = ClearanceCallbackHandler(authority, mailer, tool_costs=costs)
     agent.invoke({"messages": [("user", TASK)]}, config={"callbacks": [guard]})
 
 
@@ -153,7 +153,7 @@ def _checks(it: Tools, settled: int) -> tuple[Check, ...]:
         Check(
             "The ledger is the provider's bill, to the microcent",
             it.spent_microcents == it.paid_microcents,
-            f"{dollars(it.spent_microcents)} and {dollars(it.paid_microcents)} USD",
+            f"{money(it.spent_microcents)} and {money(it.paid_microcents)}",
         ),
     )
 

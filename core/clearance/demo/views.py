@@ -1,9 +1,8 @@
-"""How a scenario looks: live in a terminal, as plain lines anywhere else, or not at all."""
+"""How a scenario looks: live in a terminal, as plain lines anywhere else."""
 
 from __future__ import annotations
 
-import shlex
-import textwrap
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
@@ -19,11 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from clearance.demo.facts import Check, Facts, Lane, Screen
-from clearance.demo.sheets import TITLES, Sheet, money, sheet
-from clearance.model.amount import Unit
+from clearance.demo.plain import Plain, Silent, commands, spent_text, verdict
+from clearance.demo.sheets import TITLES, Sheet, sheet
 
 _WIDEST = 96
-_NARROW = 78
 
 
 class View(Screen, Protocol):
@@ -40,93 +38,9 @@ def view(*, silent: bool) -> View:
     if silent:
         return Silent()
     console = Console(highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
+    if not sys.stdout.isatty() or console.is_dumb_terminal:  # FORCE_COLOR must not put escape codes into a pipe
         return Plain()
     return Terminal(Console(highlight=False, width=min(console.width, _WIDEST)))
-
-
-class Silent:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-    def begin(self, scenario: str) -> None: ...
-    def act(self, title: str, code: str) -> None: ...
-    def show(self, lanes: Sequence[Lane]) -> None: ...
-    def say(self, text: str) -> None: ...
-    def end(self, facts: Facts, seconds: float) -> None: ...
-
-
-def commands(facts: Facts) -> list[str]:
-    """What to type for a look at the ledger that was left."""
-    ledger = shlex.quote(str(facts.ledger))
-    return [f"clearance --ledger {ledger} {rest}" for rest in ("budget tree", "reservations", "events")]
-
-
-def _spent(lane: Lane, amount: int | None) -> str:
-    if amount is None:
-        return "no limit"
-    return money(amount, 4) if lane.unit == Unit.USD_MICROCENTS else f"{amount:,} {lane.unit.lower()}"
-
-
-# --- plain lines
-
-
-class Plain(Silent):
-    """ASCII lines without escape codes; figures once for each part, when it is over."""
-
-    def __init__(self) -> None:
-        self._lanes: Sequence[Lane] = ()
-
-    def begin(self, scenario: str) -> None:
-        self._print(f"Clearance demo: {TITLES[scenario]}")
-
-    def act(self, title: str, code: str) -> None:
-        self._print("", title, "", textwrap.indent(code, "    | "), "")
-
-    def show(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = lanes
-
-    def say(self, text: str) -> None:
-        rows = [
-            (lane.name, f"{lane.calls:,} calls", f"{_spent(lane, lane.spent)} spent", f"{_spent(lane, lane.left)} left")
-            for lane in self._lanes
-        ]
-        self._print(*_aligned(rows), *_wrapped(text))
-
-    def end(self, facts: Facts, seconds: float) -> None:
-        table = sheet(facts)
-        self._print("", table.title, *_aligned([table.head, *table.rows]), *_wrapped(table.note), "")
-        for check in facts.checks:
-            self._print(f"  {'ok    ' if check.holds else 'FAILED'}  {check.claim}", f"          {check.seen}")
-        self._print("", f"{_verdict(facts)} Took {seconds:.1f} s. The ledger was kept for you:")
-        self._print(*(f"  {command}" for command in commands(facts)))
-
-    @staticmethod
-    def _print(*lines: str) -> None:
-        for line in lines:
-            print(line.rstrip(), flush=True)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of one width each; the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    return [
-        "  " + "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _NARROW, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _verdict(facts: Facts) -> str:
-    failed = sum(not check.holds for check in facts.checks)
-    return f"{failed} of {len(facts.checks)} checks FAILED." if failed else f"All {len(facts.checks)} checks hold."
-
-
-# --- a terminal
 
 
 class Terminal:
@@ -135,22 +49,28 @@ class Terminal:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._status = console.status(Text("Loading the agent framework", "dim"))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._status.stop()
         self._still()
 
     def begin(self, scenario: str) -> None:
         self._console.print()
         self._console.print(Rule(f"[bold]Clearance demo[/bold]: {TITLES[scenario]}", style="cyan", align="left"))
+        self._status.start()
 
     def act(self, title: str, code: str) -> None:
+        self._status.stop()
         self._still()
         shown = Syntax(code, "python", theme="ansi_dark", background_color="default", word_wrap=True)
         self._console.print()
-        self._console.print(Panel(shown, title=Text(title, "bold"), title_align="left", border_style="dim", box=ROUNDED))
+        self._console.print(
+            Panel(shown, title=Text(title, "bold"), title_align="left", border_style="dim", box=ROUNDED)
+        )
 
     def show(self, lanes: Sequence[Lane]) -> None:
         if self._live is None:
@@ -166,9 +86,11 @@ class Terminal:
         self._still()
         body = Group(_table(sheet(facts)), Text(), *(self._check(check) for check in facts.checks))
         style = "green" if facts.ok else "red"
-        title = Text(_verdict(facts), f"bold {style}")
+        title = Text(verdict(facts), f"bold {style}")
         self._console.print()
-        self._console.print(Panel(body, title=title, title_align="left", border_style=style, box=ROUNDED, padding=(1, 2)))
+        self._console.print(
+            Panel(body, title=title, title_align="left", border_style=style, box=ROUNDED, padding=(1, 2))
+        )
         self._console.print(Padding(Text(f"Took {seconds:.1f} s. The ledger was kept for you:", "dim"), (0, 2)))
         for command in commands(facts):
             self._console.print(f"  {command}", style="cyan", soft_wrap=True, markup=False)
@@ -203,11 +125,11 @@ def _lanes(lanes: Sequence[Lane]) -> Table:
         table.add_column("left", justify="right", width=11)
     table.add_column("", ratio=1)
     for lane in lanes:
-        cells: list[Any] = [lane.name, f"{lane.calls:,}", _spent(lane, lane.spent)]
+        cells: list[Any] = [lane.name, "" if lane.calls is None else f"{lane.calls:,}", spent_text(lane, lane.spent)]
         if with_held:
-            cells.append("" if lane.held is None else _spent(lane, lane.held))
+            cells.append("" if lane.held is None else spent_text(lane, lane.held))
         if with_left:
-            cells.append("" if lane.bar_of is not None else Text(_spent(lane, lane.left), _colour(lane)))
+            cells.append("" if lane.bar_of is not None else Text(spent_text(lane, lane.left), _colour(lane)))
         table.add_row(*cells, _bar(lane))
     return table
 
@@ -228,10 +150,15 @@ def _colour(lane: Lane) -> str:
 
 def _table(it: Sheet) -> RenderableType:
     table = Table(
-        title=Text(it.title, "bold"), title_justify="left", box=SIMPLE_HEAD, header_style="dim", expand=False, pad_edge=False
+        title=Text(it.title, "bold"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        header_style="dim",
+        show_edge=False,
+        pad_edge=False,
     )
     for number, name in enumerate(it.head):
         table.add_column(name, justify="right" if number else "left", no_wrap=bool(number))
     for row in it.rows:
         table.add_row(*row)
-    return Group(table, Text(it.note, "dim")) if it.note else table
+    return Group(table, Text(), Text(it.note, "dim"))

@@ -23,7 +23,7 @@ def fund(account: Account, operation: FundingOperation, amount: int, spent: int 
     funded = _apply(account, operation, amount, spent)
     if operation == "DEBIT" and funded.remaining < 0:
         raise BudgetExceeded(
-            f"cannot take {amount:,} {account.unit} from {account.scope}: {account.remaining:,} remain",
+            f"{account.scope} has {account.show(account.remaining)} left; {account.show(amount)} cannot be taken",
             scope=account.scope,
             details={"requested": amount, "remaining": account.remaining},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from clearance.model.amount import Amount, Unit
 from clearance.model.caps import CapsRule
 from clearance.model.period import Period
 
@@ -49,6 +50,11 @@ class Account(NamedTuple):
     @property
     def remaining(self) -> int:
         return self.allocated - self.spent - self.reserved - self.debt
+
+    def show(self, amount: int) -> str:
+        """An amount in this account's unit, for people."""
+        sign = "-" if amount < 0 else ""
+        return sign + str(Amount(unit=Unit(self.unit), amount=abs(amount)))
 
     def moved(self, reserved: int, spent: int) -> Account:
         """The same account with other holds and spending; `_replace` takes three times as long."""

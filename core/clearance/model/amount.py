@@ -103,7 +103,7 @@ def to_amount(value: AmountLike, field: str = "amount") -> Amount:
 
 def parse_unit(text: str) -> Unit:
     """A unit by name, any case; USD is short for USD_MICROCENTS."""
-    name = text.strip().upper()
+    name = text.strip().upper() if isinstance(text, str) else ""
     if name == "USD":
         return Unit.USD_MICROCENTS
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clearance.model.account import ACTIVE, Account
+from clearance.model.account import ACTIVE, Account, OveragePolicy
 from clearance.model.amount import Unit
 from clearance.model.caps import CapsRule
 from clearance.model.period import Period
@@ -32,6 +32,7 @@ class Balance:
     period_end_ms: int | None = None
     caps: tuple[CapsRule, ...] = ()
     tenant: str = ""
+    overage_policy: OveragePolicy | None = None
 
     @classmethod
     def of(cls, account: Account) -> Balance:
@@ -50,6 +51,7 @@ class Balance:
             period_end_ms=account.period_end_ms,
             caps=account.caps,
             tenant=account.tenant,
+            overage_policy=account.overage_policy,
         )
 
     @classmethod
@@ -74,6 +76,8 @@ class Balance:
             "is_over_limit": self.is_over_limit,
             "status": self.status,
         }
+        if self.overage_policy:
+            facts["overage_policy"] = self.overage_policy
         if self.period:
             facts["period"] = self.period.model_dump()
             facts["period_end_ms"] = self.period_end_ms

@@ -89,6 +89,10 @@ class Lease:
     remaining_ttl_ms: int
 
 
+EVERYTHING = "*"
+"""The control scope, under the empty tenant, that stops everybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """A control on a scope or run, and the answer of kill and pause.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from clearance.model.reservation import run_scope
-from clearance.model.results import Stop
-from clearance.store.interface import EVERYTHING, Rows
+from clearance.model.results import EVERYTHING, Stop
 
 
-def stop_on(rows: Rows, tenant: str, scopes: Sequence[str], runs: Sequence[str]) -> Stop | None:
+def stop_on(
+    stops: Mapping[tuple[str, str], Stop], tenant: str, scopes: Sequence[str], runs: Sequence[str]
+) -> Stop | None:
     """The first stop that reaches the subject: everybody's, then root to leaf, then the runs, outermost first."""
-    stops = rows.stops()
     if not stops:
         return None
     names = (f"tenant:{tenant}", *scopes, *map(run_scope, runs))

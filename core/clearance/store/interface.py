@@ -18,9 +18,6 @@ from clearance.model.results import Event, Stop
 AccountKey = tuple[str, str, str]
 """(tenant, scope, unit)"""
 
-EVERYTHING = "*"
-"""The control scope, under the empty tenant, that stops everybody."""
-
 
 class Tenant(NamedTuple):
     """A governed tenant. No row means: no guard, defaults apply (protocol section 16.2)."""

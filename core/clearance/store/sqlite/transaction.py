@@ -9,9 +9,9 @@ import apsw
 
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
-from clearance.model.results import Event, Stop
+from clearance.model.results import EVERYTHING, Event, Stop
 from clearance.model.subject import covers
-from clearance.store.interface import EVERYTHING, AccountKey, Answered, Changes, Needs, Record, Tenant
+from clearance.store.interface import AccountKey, Answered, Changes, Needs, Record, Tenant
 from clearance.store.sqlite import statements as sql
 from clearance.store.sqlite.rows import (
     Row,

@@ -1,0 +1,214 @@
+"""Chat models that guard themselves: reserve, call the provider, settle, inside the provider's own hooks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    aclosing,
+    closing,
+    contextmanager,
+    nullcontext,
+)
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables.config import var_child_runnable_config
+
+from clearance.guard import Permit
+from clearance_langchain.capping import capped
+from clearance_langchain.errors import fitting
+from clearance_langchain.gate import Call, Gate
+from clearance_langchain.usage import Streamed, reported
+
+GATE = "_clearance_gate"
+"""Where a guarded object keeps its gate: in its own dict, so that copies of it stay guarded."""
+
+_inside: ContextVar[int | None] = ContextVar("clearance_langchain_inside", default=None)
+"""The model whose hook is running: a provider's `_generate` may call its own `_stream`, and that is one call.
+
+Never left set across a yield, where other code runs.
+"""
+
+Hook = Callable[..., Any]
+
+
+def gate_of(guarded: object) -> Gate:
+    gate: Gate = guarded.__dict__[GATE]
+    return gate
+
+
+def guarding_hooks(base: type[BaseChatModel]) -> dict[str, Any]:
+    """The hooks of a guarded subclass of `base`.
+
+    Only those that `base` has overridden itself: LangChain compares them by identity to see what a model can do, and
+    its defaults lead to the others.
+    """
+    made: dict[str, Callable[[Hook], Hook]] = {
+        "_generate": _generate,
+        "_agenerate": _agenerate,
+        "_stream": _stream,
+        "_astream": _astream,
+    }
+    return {
+        name: wraps(getattr(base, name))(make(getattr(base, name)))
+        for name, make in made.items()
+        if getattr(base, name) is not getattr(BaseChatModel, name)
+    }
+
+
+NATIVE_EVENT_HOOKS = ("_stream_chat_model_events", "_astream_chat_model_events")
+"""A provider's short cut past `_stream`; without it LangChain takes the way through `_stream`."""
+
+
+def _generate(hook: Hook) -> Hook:
+    def _generate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        if _is_inside(self):
+            return _result(hook(self, messages, *args, **kwargs))
+        with fitting():
+            call = _call(self, messages, args, kwargs)
+            with gate_of(self).open(call) as permit:
+                kwargs = _capped(self, permit, call, kwargs)
+                with _within(self):
+                    result = _result(hook(self, messages, *args, **kwargs))
+                _note(self, permit, call, result)
+                return result
+
+    return _generate
+
+
+def _agenerate(hook: Hook) -> Hook:
+    async def _agenerate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        if _is_inside(self):
+            return _result(await hook(self, messages, *args, **kwargs))
+        with fitting():
+            call = _call(self, messages, args, kwargs)
+            async with await gate_of(self).aopen(call) as permit:
+                kwargs = _capped(self, permit, call, kwargs)
+                with _within(self):
+                    result = _result(await hook(self, messages, *args, **kwargs))
+                _note(self, permit, call, result)
+                return result
+
+    return _agenerate
+
+
+def _stream(hook: Hook) -> Hook:
+    def _stream(
+        self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        if _is_inside(self):
+            yield from hook(self, messages, *args, **kwargs)
+            return
+        with fitting():
+            call, seen = _call(self, messages, args, kwargs), Streamed()
+            with gate_of(self).open(call) as permit:
+                kwargs = _capped(self, permit, call, kwargs)
+                with _closing(hook(self, messages, *args, **kwargs)) as chunks:
+                    while True:
+                        with _within(self):
+                            chunk = next(chunks, None)
+                        if chunk is None:
+                            break
+                        _saw(self, permit, call, seen, chunk)
+                        yield chunk
+                gate_of(self).note(permit, call, seen.reported())
+
+    return _stream
+
+
+def _astream(hook: Hook) -> Hook:
+    async def _astream(
+        self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if _is_inside(self):
+            async for chunk in hook(self, messages, *args, **kwargs):
+                yield chunk
+            return
+        with fitting():
+            call, seen = _call(self, messages, args, kwargs), Streamed()
+            async with await gate_of(self).aopen(call) as permit:
+                kwargs = _capped(self, permit, call, kwargs)
+                async with _aclosing(hook(self, messages, *args, **kwargs)) as chunks:
+                    while True:
+                        with _within(self):
+                            chunk = await anext(chunks, None)
+                        if chunk is None:
+                            break
+                        _saw(self, permit, call, seen, chunk)
+                        yield chunk
+                gate_of(self).note(permit, call, seen.reported())
+
+    return _astream
+
+
+# --- what the four have in common
+
+
+def _call(model: BaseChatModel, messages: list[BaseMessage], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """Hooks take (messages, stop, run_manager, **kwargs), and callers give stop and run_manager by either way."""
+    stop = args[0] if args else kwargs.get("stop")
+    manager = args[1] if len(args) > 1 else kwargs.get("run_manager")
+    rest = {key: value for key, value in kwargs.items() if key not in ("stop", "run_manager")}
+    params = model._get_invocation_params(stop=stop, **rest)
+    ls_model = None if params.get("model") else model._get_ls_params(stop=stop, **rest).get("ls_model_name")
+    name = type(model).__name__
+    return gate_of(model).model_call(messages, params, metadata=_metadata(manager), ls_model=ls_model, name=name)
+
+
+def _metadata(manager: Any) -> Mapping[str, Any] | None:
+    """The run's metadata; a plain `stream()` gives its hook no run manager, and the config around must do."""
+    if manager is not None:
+        found: Mapping[str, Any] | None = getattr(manager, "metadata", None)
+        return found
+    config = var_child_runnable_config.get()
+    return None if config is None else config.get("metadata")
+
+
+def _capped(model: BaseChatModel, permit: Permit, call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
+    requested = None if call.asked is None else call.asked.max_output_tokens
+    return capped(model, permit.caps, kwargs, requested)
+
+
+def _note(model: BaseChatModel, permit: Permit, call: Call, result: ChatResult) -> None:
+    answer = LLMResult(generations=[list(result.generations)], llm_output=result.llm_output)
+    gate_of(model).note(permit, call, reported(answer))
+
+
+def _saw(model: BaseChatModel, permit: Permit, call: Call, seen: Streamed, chunk: ChatGenerationChunk) -> None:
+    """A stop ends the stream here; complete usage is taken down at once, in case nobody reads on."""
+    permit.check()
+    if seen.add(chunk):
+        gate_of(model).note(permit, call, seen.reported())
+
+
+def _result(result: Any) -> ChatResult:
+    found: ChatResult = result
+    return found
+
+
+def _closing(chunks: Any) -> AbstractContextManager[Any]:
+    """Closed as soon as nobody reads on; an iterator that is no generator has nothing to close."""
+    return closing(chunks) if hasattr(chunks, "close") else nullcontext(iter(chunks))
+
+
+def _aclosing(chunks: Any) -> AbstractAsyncContextManager[Any]:
+    return aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext(aiter(chunks))
+
+
+def _is_inside(model: BaseChatModel) -> bool:
+    return _inside.get() == id(model)
+
+
+@contextmanager
+def _within(model: BaseChatModel) -> Iterator[None]:
+    token = _inside.set(id(model))
+    try:
+        yield
+    finally:
+        _inside.reset(token)

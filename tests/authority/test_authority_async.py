@@ -1,0 +1,150 @@
+"""The async twins: the same answers, on any loop, and a cancelled caller loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from clearance.authority.batch import Operation
+from clearance.authority.embedded import EmbeddedAuthority
+from clearance.errors import BudgetExceeded, ClearanceError, StoreError
+from clearance.model.amount import tokens
+from clearance.store.sqlite import MEMORY
+from tests.authority.kit import ACME, CALL, budget, figures, hold
+
+
+def test_each_verb_has_an_async_twin_with_the_same_answer(authority: EmbeddedAuthority) -> None:
+    budget(authority)
+
+    async def all_of_them() -> list[Any]:
+        ask = (ACME, CALL, tokens(10))
+        first, second = await authority.areserve(*ask), await authority.areserve(*ask)
+        run = await authority.astart_run(ACME, tokens(5))
+        return [
+            (await authority.adry_run(*ask)).decision,
+            (await authority.adecide(*ask)).decision,
+            (await authority.aextend(str(first.reservation_id), 1000)).remaining_ttl_ms,
+            (await authority.acommit(str(first.reservation_id), tokens(4))).charged,
+            (await authority.arelease(str(second.reservation_id))).released,
+            (await authority.aevent(*ask)).charged,
+            (await authority.aend_run(str(run.reservation_id))).charged,
+        ]
+
+    assert asyncio.run(all_of_them()) == ["ALLOW", "ALLOW", 61_000, 4, 10, 10, 0]
+    assert figures(authority) == (986, 0, 14, 0)
+
+
+def test_many_tasks_share_what_there_is(authority: EmbeddedAuthority) -> None:
+    budget(authority, amount=1000)
+
+    async def all_of_them() -> list[Any]:
+        calls = (authority.areserve(ACME, CALL, tokens(30)) for _ in range(50))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = asyncio.run(all_of_them())
+    assert sum(isinstance(it, BudgetExceeded) for it in found) == 17
+    assert figures(authority) == (10, 990, 0, 0)
+
+
+def test_tasks_and_threads_mix_and_every_loop_is_served(authority: EmbeddedAuthority) -> None:
+    budget(authority)
+
+    def loop() -> None:
+        asyncio.run(several())
+
+    async def several() -> None:
+        await asyncio.gather(*(authority.aevent(ACME, CALL, tokens(1)) for _ in range(20)))
+
+    def plain() -> None:
+        for _ in range(20):
+            authority.event(ACME, CALL, tokens(1))
+
+    threads = [threading.Thread(target=target) for target in (loop, plain, loop, plain)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert figures(authority) == (920, 0, 80, 0)
+
+
+def test_a_cancelled_caller_does_not_undo_what_it_asked_for(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:
+    authority = open_ledger(MEMORY)
+    budget(authority)
+    entered, go = threading.Event(), threading.Event()
+    blocking = Operation(lambda _: entered.set() or go.wait(20), False)
+
+    async def cancel_in_mid_queue() -> None:
+        leader = asyncio.create_task(authority._batch.arun(blocking))
+        await asyncio.to_thread(entered.wait, 20)
+        asked = asyncio.create_task(authority.aevent(ACME, CALL, tokens(10)))
+        neighbour = asyncio.create_task(authority.aevent(ACME, CALL, tokens(5)))
+        while len(authority._batch._queue) < 2:
+            await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        go.set()
+        assert (await neighbour).charged == 5
+        assert await leader is True
+
+    asyncio.run(cancel_in_mid_queue())
+    assert figures(authority) == (985, 0, 15, 0)
+
+
+def test_a_loop_that_is_gone_holds_nobody_up(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:
+    authority = open_ledger(MEMORY)
+    budget(authority)
+    entered, go = threading.Event(), threading.Event()
+    blocking = Operation(lambda _: entered.set() or go.wait(20), False)
+    leader = threading.Thread(target=authority._batch.run, args=(blocking,))
+    leader.start()
+    assert entered.wait(20)
+
+    async def ask_and_leave() -> None:
+        asyncio.get_running_loop().create_task(authority.aevent(ACME, CALL, tokens(10)))
+        while not authority._batch._queue:
+            await asyncio.sleep(0)
+
+    asyncio.run(ask_and_leave())
+    go.set()
+    leader.join(20)
+    assert hold(authority, 1)
+    assert figures(authority) == (989, 1, 10, 0)
+
+
+def test_closing_answers_what_was_asked(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:
+    async def ask_and_close(authority: EmbeddedAuthority) -> Any:
+        asked = asyncio.create_task(authority.aevent(ACME, CALL, tokens(10)))
+        await asyncio.sleep(0)
+        authority.close()
+        return await asyncio.wait_for(asked, 5)
+
+    for _ in range(20):
+        authority = open_ledger(MEMORY)
+        budget(authority)
+        assert asyncio.run(ask_and_close(authority)).charged == 10
+
+
+def test_after_closing_every_call_says_so(authority: EmbeddedAuthority) -> None:
+    authority.close()
+    authority.close()
+    for refused in (
+        lambda: hold(authority, 1),
+        lambda: authority.get("rsv_x"),
+        lambda: authority.balances(),
+        lambda: asyncio.run(authority.aevent(ACME, CALL, tokens(1))),
+    ):
+        with pytest.raises(StoreError, match="closed"):
+            refused()
+
+
+def test_an_async_denial_is_the_same_error(authority: EmbeddedAuthority) -> None:
+    budget(authority, amount=1)
+    with pytest.raises(BudgetExceeded) as refused:
+        asyncio.run(authority.areserve(ACME, CALL, tokens(5)))
+    assert isinstance(refused.value, ClearanceError)
+    assert refused.value.details["remaining"] == 1

@@ -1,0 +1,99 @@
+"""A fork gives the child connections and a queue of its own, whatever the parent was doing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clearance.authority.batch import Operation
+from clearance.authority.embedded import EmbeddedAuthority
+from clearance.errors import StoreError
+from clearance.store.interface import Transaction
+from clearance.store.sqlite import MEMORY
+from tests.authority.kit import budget, figures, hold
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """The exit code of a forked child: 0 if the work went well."""
+    with warnings.catch_warnings():
+        # Forking with threads is what this is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            import traceback; traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_parent_and_child_spend_one_budget(tmp_path: Path, open_ledger: Callable[[Path], EmbeddedAuthority]) -> None:
+    authority = open_ledger(tmp_path / "ledger.db")
+    budget(authority)
+    hold(authority, 10)
+    assert in_child(lambda: [hold(authority, 10) for _ in range(5)] and None) == 0
+    hold(authority, 10)
+    assert figures(authority) == (930, 70, 0, 0)
+    assert list(authority.check()) == []
+
+
+def test_a_child_that_closes_leaves_the_parents_ledger_open(
+    tmp_path: Path, open_ledger: Callable[[Path], EmbeddedAuthority]
+) -> None:
+    authority = open_ledger(tmp_path / "ledger.db")
+    budget(authority)
+
+    def work() -> None:
+        hold(authority, 10)
+        authority.close()
+
+    assert in_child(work) == 0
+    hold(authority, 10)
+    assert figures(authority) == (980, 20, 0, 0)
+
+
+def test_a_fork_in_mid_transaction_waits_for_the_parent_and_sees_what_it_wrote(
+    tmp_path: Path, open_ledger: Callable[[Path], EmbeddedAuthority]
+) -> None:
+    authority = open_ledger(tmp_path / "ledger.db")
+    budget(authority)
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(_: Transaction) -> None:
+        entered.set()
+        assert go.wait(20)
+
+    parent = threading.Thread(target=authority._batch.run, args=(Operation(slow, True),))
+    waiting = threading.Thread(target=hold, args=(authority, 100))
+    parent.start()
+    assert entered.wait(20)
+    waiting.start()
+    release = threading.Timer(0.05, go.set)
+    release.start()
+    # The child inherits a queue that somebody leads and a mutex that is held: it must not care.
+    assert in_child(lambda: hold(authority, 10) and None) == 0
+    for thread in (parent, waiting, release):
+        thread.join(20)
+    assert figures(authority) == (890, 110, 0, 0)
+
+
+def test_a_ledger_in_memory_stays_with_the_parent(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:
+    authority = open_ledger(MEMORY)
+    budget(authority)
+
+    def work() -> None:
+        with pytest.raises(StoreError):
+            hold(authority, 10)
+
+    assert in_child(work) == 0
+    assert hold(authority, 10)
+    assert figures(authority) == (990, 10, 0, 0)

@@ -1,0 +1,1 @@
+"""Processes that fight for one ledger, die in mid-operation, fork and cancel."""

@@ -1,0 +1,218 @@
+"""A world for one test: a simulated provider, an authority in memory, and real LangChain clients between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import pytest
+
+for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING"):
+    os.environ[name] = "false"
+os.environ.pop("OPENAI_BASE_URL", None)
+
+for package in ("starlette", "uvicorn", "langchain_openai", "langchain", "langchain_classic"):
+    pytest.importorskip(package)
+
+from langchain.agents import create_agent  # noqa: E402
+from langchain_classic.agents import AgentExecutor, create_tool_calling_agent  # noqa: E402
+from langchain_core.prompts import ChatPromptTemplate  # noqa: E402
+from langchain_core.tools import BaseTool, tool  # noqa: E402
+from langchain_openai import ChatOpenAI  # noqa: E402
+
+from clearance.authority.budgets import BudgetSpec  # noqa: E402
+from clearance.connecting import LocalAuthority, connect  # noqa: E402
+from clearance.model.amount import Amount, Unit, usd  # noqa: E402
+from clearance.model.caps import Caps, CapsRule  # noqa: E402
+from clearance.model.reservation import Reservation  # noqa: E402
+from clearance.model.subject import Subject  # noqa: E402
+from clearance.pricing import PriceBook, Rates, Usage  # noqa: E402
+from clearance.simulator import Simulator  # noqa: E402
+from clearance.store.interface import ReservationQuery  # noqa: E402
+from clearance_langchain import ClearanceCallbackHandler, ClearanceMiddleware, guard  # noqa: E402
+
+T = TypeVar("T")
+MODEL = "gpt-4o-mini"
+ACME = Subject(tenant="acme", agent="bot")
+
+
+class SimulatedPrices:
+    """The public price list, for names with the simulator's fault suffixes too."""
+
+    def __init__(self) -> None:
+        self.book = PriceBook()
+
+    def rates(self, model: str, provider: str | None = None) -> Rates:
+        return self.book.rates(_plain(model))
+
+    def price(self, model: str, usage: Usage, provider: str | None = None) -> Amount:
+        return self.book.price(_plain(model), usage)
+
+    def estimate(
+        self,
+        model: str,
+        prompt_bytes: int,
+        max_output_tokens: int | None = None,
+        provider: str | None = None,
+        n: int = 1,
+    ) -> Amount:
+        return self.book.estimate(_plain(model), prompt_bytes, max_output_tokens, n=n)
+
+
+def _plain(model: str) -> str:
+    return model.split("+")[0]
+
+
+PRICES = SimulatedPrices()
+
+
+class World:
+    """What a test sees of the provider, of the money and of the tools."""
+
+    def __init__(self, sim: Simulator, authority: LocalAuthority) -> None:
+        self.sim = sim
+        self.authority = authority
+        self.tool_runs: list[str] = []
+        self._runner = asyncio.Runner()
+        self._models: list[ChatOpenAI] = []
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """All async work of a test on one loop: ChatOpenAI keeps its async client, and a client keeps to its loop."""
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        for model in self._models:
+            model.root_client.close()
+            self._runner.run(model.root_async_client.close())
+        self._runner.close()
+        self.authority.close()
+
+    # --- makers
+
+    def budget(self, amount: str | Amount = "1", scope: str = "tenant:acme", caps: Caps | None = None) -> None:
+        allocated = usd(amount) if isinstance(amount, str) else amount
+        rules = () if caps is None else (CapsRule(caps=caps),)
+        self.authority.set_budget(BudgetSpec(scope=scope, allocated=allocated, caps=rules))
+
+    def model(self, faults: str = "", **options: Any) -> ChatOpenAI:
+        settings: dict[str, Any] = {
+            "model": MODEL + faults,
+            "base_url": self.sim.base_url,
+            "api_key": "sim",
+            "max_retries": 0,
+            "max_tokens": 50,
+            "stream_usage": True,
+            "timeout": 20,
+        }
+        made = ChatOpenAI(**{**settings, **options})
+        self._models.append(made)
+        return made
+
+    def handler(self, subject: Subject | None = ACME, **options: Any) -> ClearanceCallbackHandler:
+        return ClearanceCallbackHandler(self.authority, subject, **{"prices": PRICES, **options})
+
+    def guard(self, obj: Any, subject: Subject | None = ACME, **options: Any) -> Any:
+        return guard(obj, self.authority, subject, **{"prices": PRICES, **options})
+
+    def middleware(self, subject: Subject | None = ACME, **options: Any) -> ClearanceMiddleware:
+        return ClearanceMiddleware(self.authority, subject, **{"prices": PRICES, **options})
+
+    def tool(self, name: str = "look_up", work: Callable[[str], str] | None = None) -> BaseTool:
+        @tool(name)
+        def body(word: str) -> str:
+            """Look a word up."""
+            self.tool_runs.append(name)
+            return work(word) if work else f"{word} is known"
+
+        return body
+
+    def atool(self, name: str = "look_up", work: Callable[[str], Any] | None = None) -> BaseTool:
+        @tool(name)
+        async def body(word: str) -> str:
+            """Look a word up."""
+            self.tool_runs.append(name)
+            return str(await work(word)) if work else f"{word} is known"
+
+        return body
+
+    def executor(self, model: Any, tools: list[Any], **options: Any) -> AgentExecutor:
+        prompt = ChatPromptTemplate.from_messages([("human", "{input}"), ("placeholder", "{agent_scratchpad}")])
+        agent = create_tool_calling_agent(model, tools, prompt)
+        return AgentExecutor(agent=agent, tools=tools, max_iterations=None, **options)
+
+    def agent(self, model: Any, tools: list[Any] | None = None, **options: Any) -> Any:
+        return create_agent(model, tools or [], **options)
+
+    # --- counts
+
+    @property
+    def requests(self) -> int:
+        """Finished requests; those in flight are waited for."""
+        assert self.sim.wait_idle()
+        return len(self.sim.requests)
+
+    @property
+    def cost(self) -> int:
+        """Microcents that the provider would charge for all that it answered."""
+        assert self.sim.wait_idle()
+        stats = self.sim.stats()
+        assert stats["unpriced"] == 0
+        return stats["cost"]
+
+    def spent(self, scope: str = "tenant:acme", unit: Unit = Unit.USD_MICROCENTS) -> int:
+        self.authority.flush()
+        return self.authority.balance(scope, unit.value).spent
+
+    def all(self, status: Any = None) -> list[Reservation]:
+        self.authority.flush()
+        query = ReservationQuery() if status is None else ReservationQuery(status=status)
+        return self.authority.reservations(query).items
+
+    def open(self) -> int:
+        return len(self.all("ACTIVE"))
+
+    def only(self) -> Reservation:
+        (found,) = [it for it in self.all() if it.kind == "call"]
+        return found
+
+    def until(self, true: Callable[[], Any], timeout_s: float = 5.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not true():
+            assert time.monotonic() < deadline, "it never became true"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def make_world() -> Iterator[Callable[..., World]]:
+    """Worlds with a script; at the end of the test none of them may have an open reservation."""
+    worlds: list[World] = []
+    with ExitStack() as stack:
+
+        def make(script: Any = None, *, budget: str | None = "1", **options: Any) -> World:
+            if script is not None:
+                options["script"] = script
+            sim = stack.enter_context(Simulator(**options))
+            world = World(sim, connect("memory://"))
+            if budget is not None:
+                world.budget(budget)
+            worlds.append(world)
+            return world
+
+        yield make
+        try:
+            for world in worlds:
+                world.sim.wait_idle()
+                world.until(lambda world=world: world.open() == 0, 3.0)  # type: ignore[misc]
+                assert world.authority.check() == []
+        finally:
+            for world in worlds:
+                world.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
