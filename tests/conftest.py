@@ -18,12 +18,12 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def open_ledger(clock: ManualClock) -> Iterator[Callable[[str | Path], EmbeddedAuthority]]:
+def open_ledger(clock: ManualClock) -> Iterator[Callable[..., EmbeddedAuthority]]:
     """Opens the ledger at a path, without a background tick; it is closed with the test."""
     opened: list[EmbeddedAuthority] = []
 
-    def open_at(path: str | Path) -> EmbeddedAuthority:
-        opened.append(EmbeddedAuthority(SqliteStore(path), clock=clock, background=False))
+    def open_at(path: str | Path, durability: str = "settlements") -> EmbeddedAuthority:
+        opened.append(EmbeddedAuthority(SqliteStore(path), durability=durability, clock=clock, background=False))
         return opened[-1]
 
     yield open_at
@@ -33,7 +33,7 @@ def open_ledger(clock: ManualClock) -> Iterator[Callable[[str | Path], EmbeddedA
 
 @pytest.fixture(params=["memory", "file"])
 def authority(
-    request: pytest.FixtureRequest, tmp_path: Path, open_ledger: Callable[[str | Path], EmbeddedAuthority]
+    request: pytest.FixtureRequest, tmp_path: Path, open_ledger: Callable[..., EmbeddedAuthority]
 ) -> EmbeddedAuthority:
-    """An empty ledger, once in memory and once in a file."""
-    return open_ledger(MEMORY if request.param == "memory" else tmp_path / "ledger.db")
+    """An empty ledger, once in memory and once in a file (which does not wait for the disk)."""
+    return open_ledger(MEMORY if request.param == "memory" else tmp_path / "ledger.db", durability="process")

@@ -7,10 +7,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from clearance.errors import CapsViolated
-from clearance.guard.outcome import of_another_call
 from clearance.model.caps import Caps
-from clearance_langchain.errors import fit
 from clearance_langchain.usage import OUTPUT_CAPS
 
 _TOOL_SETTINGS = ("tools", "functions", "tool_choice", "function_call", "parallel_tool_calls")
@@ -20,9 +17,8 @@ def capped(model: BaseChatModel, caps: Caps | None, kwargs: dict[str, Any], requ
     """The keyword arguments of a provider hook, kept within the caps.
 
     Args:
-        requested: the most tokens that the request would have asked for, None without a limit.
-
-    Raises CapsViolated where the model's class takes no limit under a name that we know.
+        requested: the most tokens that the request would have asked for, None without a limit. Where `cap_name` knows
+            none it is within the cap already: the gate has denied all others.
     """
     if caps is None:
         return kwargs
@@ -41,7 +37,9 @@ def is_openai(model: BaseChatModel) -> bool:
 
 def _with_cap(model: BaseChatModel, kwargs: dict[str, Any], most: int) -> dict[str, Any]:
     """One name for the cap, the one that the class puts on the wire; every other name is taken out."""
-    name = _cap_name(model)
+    name = cap_name(model)
+    if name is None:
+        return kwargs
     rest = {key: value for key, value in kwargs.items() if key not in OUTPUT_CAPS}
     extra = kwargs.get("extra_body", getattr(model, "extra_body", None))
     if isinstance(extra, Mapping) and any(key in extra for key in OUTPUT_CAPS):
@@ -50,16 +48,12 @@ def _with_cap(model: BaseChatModel, kwargs: dict[str, Any], most: int) -> dict[s
     return {**rest, name: most}
 
 
-def _cap_name(model: BaseChatModel) -> str:
+def cap_name(model: BaseChatModel) -> str | None:
+    """Under which name the class takes the most tokens to generate, None where it takes none that we know."""
     if is_openai(model):
         return "max_completion_tokens"  # for both of its APIs; `max_tokens` yields to the constructor in one of them
     fields = type(model).model_fields
-    for name in ("max_tokens", "max_output_tokens", "num_predict", "max_tokens_to_sample"):
-        if name in fields:
-            return name
-    error = CapsViolated(f"{type(model).__name__} has no output limit that could be set; its output may not be capped")
-    of_another_call(error)
-    raise fit(error)
+    return next((name for name in OUTPUT_CAPS[1:] if name in fields), None)
 
 
 def _with_tools(kwargs: dict[str, Any], caps: Caps) -> dict[str, Any]:

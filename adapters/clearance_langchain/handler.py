@@ -75,7 +75,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         prompt = [message for turn in messages for message in turn]
         name = _name(serialized, kwargs)
         call = self._gate.model_call(prompt, params, metadata=metadata, ls_model=ls_model, name=name)
-        self._begin(call, run_id, parent_run_id)
+        self._begin(call, run_id, parent_run_id, batch_size=kwargs.get("batch_size"))
 
     def on_llm_start(
         self,
@@ -94,7 +94,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         ls_model = (metadata or {}).get("ls_model_name")
         name = _name(serialized, kwargs)
         call = self._gate.model_call(prompts, params, metadata=metadata, ls_model=ls_model, name=name, chat=False)
-        self._begin(call, run_id, parent_run_id)
+        self._begin(call, run_id, parent_run_id, batch_size=kwargs.get("batch_size"))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._check(run_id)
@@ -109,7 +109,10 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
             opened.finish(None)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, error)
+        opened = self._open.pop(run_id)
+        if opened is not None:
+            opened.finish(error)
+            self._open.batch_failed(opened, run_id)
 
     # --- tools and retrievers
 
@@ -178,14 +181,24 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         """True where the called object guards itself, or another handler of this authority has the call."""
         return is_governed(metadata) or run_id in self._open
 
-    def _begin(self, call: Call, run_id: UUID, parent_run_id: UUID | None, **facts: Any) -> None:
-        permit = self._gate.open(call, can_cap=False, run_id=str(run_id), **facts)
+    def _begin(
+        self, call: Call, run_id: UUID, parent_run_id: UUID | None, *, batch_size: int | None = None, **facts: Any
+    ) -> None:
+        try:
+            permit = self._gate.open(call, can_cap=False, run_id=str(run_id), **facts)
+        except BaseException:
+            self._open.batch_refused()
+            raise
         self._open.begin(run_id, parent_run_id, self._gate, call, permit)
+        self._open.joins_batch(run_id, batch_size or 1)
 
     def _check(self, run_id: UUID) -> None:
         """A killed stream ends at its next token."""
         opened = self._open.get(run_id)
-        if opened is not None and opened.permit.stopped is not None:
+        if opened is None:
+            return
+        opened.streaming = True
+        if opened.permit.stopped is not None:
             with fitting():
                 opened.permit.check()
 

@@ -21,7 +21,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 
 from clearance.guard import Permit
-from clearance_langchain.capping import capped
+from clearance_langchain.capping import cap_name, capped
 from clearance_langchain.errors import fitting
 from clearance_langchain.gate import Call, Gate
 from clearance_langchain.usage import Streamed, reported
@@ -72,7 +72,7 @@ def _generate(hook: Hook) -> Hook:
             return _result(hook(self, messages, *args, **kwargs))
         with fitting():
             call = _call(self, messages, args, kwargs)
-            with gate_of(self).open(call) as permit:
+            with gate_of(self).open(call, can_cap=_can_cap(self)) as permit:
                 kwargs = _capped(self, permit, call, kwargs)
                 with _within(self):
                     result = _result(hook(self, messages, *args, **kwargs))
@@ -88,7 +88,7 @@ def _agenerate(hook: Hook) -> Hook:
             return _result(await hook(self, messages, *args, **kwargs))
         with fitting():
             call = _call(self, messages, args, kwargs)
-            async with await gate_of(self).aopen(call) as permit:
+            async with await gate_of(self).aopen(call, can_cap=_can_cap(self)) as permit:
                 kwargs = _capped(self, permit, call, kwargs)
                 with _within(self):
                     result = _result(await hook(self, messages, *args, **kwargs))
@@ -107,7 +107,7 @@ def _stream(hook: Hook) -> Hook:
             return
         with fitting():
             call, seen = _call(self, messages, args, kwargs), Streamed()
-            with gate_of(self).open(call) as permit:
+            with gate_of(self).open(call, can_cap=_can_cap(self)) as permit:
                 kwargs = _capped(self, permit, call, kwargs)
                 with _closing(hook(self, messages, *args, **kwargs)) as chunks:
                     while True:
@@ -132,7 +132,7 @@ def _astream(hook: Hook) -> Hook:
             return
         with fitting():
             call, seen = _call(self, messages, args, kwargs), Streamed()
-            async with await gate_of(self).aopen(call) as permit:
+            async with await gate_of(self).aopen(call, can_cap=_can_cap(self)) as permit:
                 kwargs = _capped(self, permit, call, kwargs)
                 async with _aclosing(hook(self, messages, *args, **kwargs)) as chunks:
                     while True:
@@ -173,6 +173,10 @@ def _metadata(manager: Any) -> Mapping[str, Any] | None:
 def _capped(model: BaseChatModel, permit: Permit, call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
     requested = None if call.asked is None else call.asked.max_output_tokens
     return capped(model, permit.caps, kwargs, requested)
+
+
+def _can_cap(model: BaseChatModel) -> bool:
+    return cap_name(model) is not None
 
 
 def _note(model: BaseChatModel, permit: Permit, call: Call, result: ChatResult) -> None:

@@ -8,7 +8,7 @@ from asyncio.events import _get_running_loop
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -33,11 +33,21 @@ class OpenCall:
     root: UUID
     task: asyncio.Task[Any] | None = None
     on_task_end: Any = None
+    batch: Batch | None = None
+    streaming: bool = False
 
     def finish(self, error: BaseException | None) -> None:
         if self.task is not None and self.on_task_end is not None:
             self.task.remove_done_callback(self.on_task_end)
         self.permit.finish(self.gate.outcome(self.permit, self.call, error))
+
+
+@dataclass(slots=True)
+class Batch:
+    """The prompts of one `generate`. They all begin before the first is sent, and then go one after another."""
+
+    size: int
+    members: list[UUID] = field(default_factory=list)
 
 
 class EndUnknown(Exception):
@@ -50,6 +60,7 @@ class OpenCalls:
 
     _calls: dict[UUID, OpenCall] = field(default_factory=dict)
     _roots: OrderedDict[UUID, UUID] = field(default_factory=OrderedDict)
+    _beginning: dict[tuple[int, int], Batch] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def __contains__(self, run_id: UUID) -> bool:
@@ -69,14 +80,58 @@ class OpenCalls:
             opened.task, opened.on_task_end = task, partial(self._task_ended, run_id)
             task.add_done_callback(opened.on_task_end)
 
+    # --- batches
+
+    def joins_batch(self, run_id: UUID, size: int) -> None:
+        """The call is one of `size` that begin together, in this thread and task, one after another."""
+        opened = self._calls.get(run_id)
+        if opened is None or size < 2:
+            return
+        place = (get_ident(), id(opened.task))
+        batch = self._beginning.get(place)
+        if batch is None or batch.size != size:
+            batch = self._beginning[place] = Batch(size)
+        batch.members.append(run_id)
+        opened.batch = batch
+        if len(batch.members) == size:
+            del self._beginning[place]
+
+    def batch_refused(self) -> None:
+        """One of a batch was denied at its beginning: none of those before it will be sent."""
+        batch = self._beginning.pop((get_ident(), id(_current_task())), None)
+        for member in batch.members if batch is not None else ():
+            opened = self.pop(member)
+            if opened is not None:
+                opened.permit.release("another of its batch was denied")
+
+    def batch_failed(self, failed: OpenCall, run_id: UUID) -> None:
+        """A sync `generate` gives up at its first error, and tells nobody what became of the others."""
+        if failed.batch is None or failed.task is not None:
+            return
+        place = failed.batch.members.index(run_id)
+        for index, member in enumerate(failed.batch.members):
+            opened = self.pop(member)
+            if opened is not None and index < place:
+                opened.finish(EndUnknown())  # answered and paid, but the answer is lost
+            elif opened is not None:
+                opened.permit.release("never sent")
+
+    # --- ends
+
     def pop(self, run_id: UUID) -> OpenCall | None:
         return self._calls.pop(run_id, None)
 
     def _task_ended(self, run_id: UUID, task: asyncio.Task[Any]) -> None:
-        """A cancelled `ainvoke` ends without any event; its task does not."""
-        opened = self.pop(run_id)
-        if opened is not None:
-            opened.finish(asyncio.CancelledError() if task.cancelled() else EndUnknown())
+        """A cancelled `ainvoke` ends without any event; its task does not.
+
+        Chains read a stream with a task for each chunk: the end of one that did not fail says nothing about the stream.
+        """
+        cancelled = task.cancelled()
+        opened = self.get(run_id)
+        if opened is None or (opened.streaming and not cancelled and task.exception() is None):
+            return
+        if self.pop(run_id) is not None:
+            opened.finish(asyncio.CancelledError() if cancelled else EndUnknown())
 
     # --- chains
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, CALL, budget, figures, hold
 
 from clearance.authority.batch import Operation
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import BudgetExceeded, ClearanceError, StoreError
 from clearance.model.amount import tokens
 from clearance.store.sqlite import MEMORY
-from tests.authority.kit import ACME, CALL, budget, figures, hold
 
 
 def test_each_verb_has_an_async_twin_with_the_same_answer(authority: EmbeddedAuthority) -> None:
@@ -71,6 +71,14 @@ def test_tasks_and_threads_mix_and_every_loop_is_served(authority: EmbeddedAutho
     assert figures(authority) == (920, 0, 80, 0)
 
 
+async def queued(authority: EmbeddedAuthority, count: int) -> None:
+    for _ in range(10_000):
+        if len(authority._batch._queue) >= count:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("nothing came")
+
+
 def test_a_cancelled_caller_does_not_undo_what_it_asked_for(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:
     authority = open_ledger(MEMORY)
     budget(authority)
@@ -82,8 +90,7 @@ def test_a_cancelled_caller_does_not_undo_what_it_asked_for(open_ledger: Callabl
         await asyncio.to_thread(entered.wait, 20)
         asked = asyncio.create_task(authority.aevent(ACME, CALL, tokens(10)))
         neighbour = asyncio.create_task(authority.aevent(ACME, CALL, tokens(5)))
-        while len(authority._batch._queue) < 2:
-            await asyncio.sleep(0)
+        await queued(authority, 2)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
@@ -106,8 +113,7 @@ def test_a_loop_that_is_gone_holds_nobody_up(open_ledger: Callable[[str], Embedd
 
     async def ask_and_leave() -> None:
         asyncio.get_running_loop().create_task(authority.aevent(ACME, CALL, tokens(10)))
-        while not authority._batch._queue:
-            await asyncio.sleep(0)
+        await queued(authority, 1)
 
     asyncio.run(ask_and_leave())
     go.set()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, BOT, CALL, TENANT, budget, hold, ledger, run
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.authority.clock import ManualClock
@@ -23,7 +24,6 @@ from clearance.errors import (
 from clearance.model.amount import Unit, tokens, usd
 from clearance.model.subject import Subject
 from clearance.store.sqlite import MEMORY, SqliteStore
-from tests.authority.kit import ACME, BOT, CALL, TENANT, budget, hold, ledger, run
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, CALL, TENANT, budget, events, figures, hold
 
 from clearance.authority import batch
 from clearance.authority.batch import GroupCommit, Operation
@@ -17,7 +18,6 @@ from clearance.errors import AuthorityUnavailable, BudgetExceeded, LimitExceeded
 from clearance.model.account import Account
 from clearance.model.amount import tokens
 from clearance.store.interface import Changes, NewEvent, Transaction
-from tests.authority.kit import ACME, CALL, TENANT, budget, events, figures, hold
 
 LONG = 20.0
 
@@ -211,7 +211,9 @@ def test_an_interrupt_in_the_queue_withdraws_what_was_asked(
     assert other.result(LONG)
 
 
-def test_an_interrupt_in_whoever_was_told_to_lead_leaves_nobody_waiting(authority: EmbeddedAuthority, gate: Gate) -> None:
+def test_an_interrupt_in_whoever_was_told_to_lead_leaves_nobody_waiting(
+    authority: EmbeddedAuthority, gate: Gate
+) -> None:
     """The lead is handed over at the very moment of the Ctrl-C."""
     group = authority._batch
     woken = threading.Event()
@@ -234,7 +236,9 @@ def test_an_interrupt_in_whoever_was_told_to_lead_leaves_nobody_waiting(authorit
     assert not group._leading
 
 
-def test_an_interrupt_in_the_leader_answers_everybody_and_keeps_nothing(authority: EmbeddedAuthority, gate: Gate) -> None:
+def test_an_interrupt_in_the_leader_answers_everybody_and_keeps_nothing(
+    authority: EmbeddedAuthority, gate: Gate
+) -> None:
     def interrupted(_: Transaction) -> None:
         raise KeyboardInterrupt
 

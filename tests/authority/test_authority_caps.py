@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, hold, run
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.model.amount import tokens, usd
 from clearance.model.caps import Caps, CapsRule
 from clearance.model.period import HOUR_MS, Period
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, hold, run
 
 ALWAYS = (CapsRule(caps=Caps(max_tokens=100)),)
 LATE = (CapsRule(caps=Caps(max_tokens=10, tool_denylist=("search",)), below_percent=20),)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, figures, hold, ledger, run
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import ClearanceError, InvalidRequest, Killed, NotFound, Paused
 from clearance.model.amount import tokens
 from clearance.model.subject import Subject
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, figures, hold, ledger, run
 
 OTHER = Subject(tenant="other")
 LOOSE = Subject(agent="loose")
@@ -91,7 +91,11 @@ def test_extending_is_refused_and_settling_is_accepted(
 ) -> None:
     budgets(authority)
     inside = run(authority, 50, BOT)
-    committed, released, in_run = hold(authority, 10, BOT), hold(authority, 10, BOT), hold(authority, 10, BOT, run_id=inside)
+    committed, released, in_run = (
+        hold(authority, 10, BOT),
+        hold(authority, 10, BOT),
+        hold(authority, 10, BOT, run_id=inside),
+    )
     getattr(authority, stop)(AGENT, **WORDS)
     for held in (committed, inside, in_run):
         with pytest.raises(error):
@@ -144,7 +148,9 @@ def test_the_stop_that_reaches_furthest_is_named(authority: EmbeddedAuthority) -
         hold(authority, 1, BOT)
 
 
-def test_a_kill_outranks_a_pause_and_only_a_resume_ends_either(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_a_kill_outranks_a_pause_and_only_a_resume_ends_either(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     budgets(authority)
     first = authority.kill(TENANT, **WORDS)
     clock.advance(5)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.authority.kit import budget, figures, hold
 
 from clearance.authority.batch import Operation
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import StoreError
 from clearance.store.interface import Transaction
 from clearance.store.sqlite import MEMORY
-from tests.authority.kit import budget, figures, hold
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -29,8 +29,6 @@ def in_child(work: Callable[[], None]) -> int:
         try:
             work()
             code = 0
-        except BaseException:
-            import traceback; traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -96,4 +94,63 @@ def test_a_ledger_in_memory_stays_with_the_parent(open_ledger: Callable[[str], E
 
     assert in_child(work) == 0
     assert hold(authority, 10)
+    assert figures(authority) == (990, 10, 0, 0)
+
+
+def test_what_a_child_was_answered_is_kept_when_the_parent_closes_first(
+    tmp_path: Path, open_ledger: Callable[[Path], EmbeddedAuthority]
+) -> None:
+    authority = open_ledger(tmp_path / "ledger.db")
+    budget(authority)
+    hold(authority, 10)
+    (ready, is_ready), (closed, is_closed) = os.pipe(), os.pipe()
+
+    def close_when_ready() -> None:
+        os.read(ready, 1)
+        authority.close()
+        os.write(is_closed, b"x")
+
+    def work() -> None:
+        hold(authority, 10)
+        os.write(is_ready, b"x")
+        os.read(closed, 1)
+        for _ in range(5):
+            hold(authority, 10)
+        assert figures(authority) == (930, 70, 0, 0)
+
+    parent = threading.Thread(target=close_when_ready)
+    parent.start()
+    assert in_child(work) == 0
+    parent.join(20)
+    again = open_ledger(tmp_path / "ledger.db")
+    assert figures(again) == (930, 70, 0, 0)
+    assert again.check() == []
+
+
+def test_a_fork_waits_for_a_read_and_nothing_is_open_while_it_happens(
+    tmp_path: Path, open_ledger: Callable[[Path], EmbeddedAuthority]
+) -> None:
+    authority = open_ledger(tmp_path / "ledger.db")
+    budget(authority)
+    store = authority._store
+    reading, read_on = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with store.read():
+            reading.set()
+            assert read_on.wait(20)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert reading.wait(20)
+    release = threading.Timer(0.05, read_on.set)
+    release.start()
+
+    def work() -> None:
+        assert not any(os.path.realpath(f"/proc/self/fd/{fd}").startswith(str(tmp_path)) for fd in range(64))
+        hold(authority, 10)
+
+    assert in_child(work) == 0
+    for thread in (reader, release):
+        thread.join(20)
     assert figures(authority) == (990, 10, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, AGENT, CALL, TENANT, budget, hold, run
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
@@ -12,7 +13,6 @@ from clearance.errors import InvalidRequest, NotFound
 from clearance.model.amount import tokens, usd
 from clearance.model.subject import Subject
 from clearance.store.interface import EventQuery, ReservationQuery
-from tests.authority.kit import ACME, AGENT, CALL, TENANT, budget, hold, run
 
 SORTS = ("reservation_id", "tenant", "scope_path", "status", "reserved", "created_at_ms", "expires_at_ms")
 SUBJECTS = (ACME, Subject(tenant="acme", agent="bot"), Subject(tenant="acme", agent="bot2"), Subject(tenant="zeta"))
@@ -25,7 +25,9 @@ def filled(authority: EmbeddedAuthority, clock: ManualClock) -> dict[str, str]:
     ids: dict[str, str] = {}
     for number in range(12):
         subject = SUBJECTS[number % 4]
-        ids[f"r{number}"] = hold(authority, number % 3, subject, idempotency_key=f"key{number}", ttl_ms=100_000 - number * 1000)
+        ids[f"r{number}"] = hold(
+            authority, number % 3, subject, idempotency_key=f"key{number}", ttl_ms=100_000 - number * 1000
+        )
         clock.advance(1000)
     ids["run"] = run(authority, 5, ttl_ms=80_000)
     ids["inside"] = hold(authority, 1, run_id=ids["run"], ttl_ms=80_000)
@@ -163,7 +165,14 @@ def test_a_page_has_1_to_200_rows(authority: EmbeddedAuthority, limit: Any) -> N
 
 
 def test_balances_are_those_at_and_below_a_scope_in_order(authority: EmbeddedAuthority) -> None:
-    for scope in (TENANT, AGENT, "tenant:acme/agent:bot/toolset:t", "tenant:acme/agent:bot2", "tenant:other", "agent:bot"):
+    for scope in (
+        TENANT,
+        AGENT,
+        "tenant:acme/agent:bot/toolset:t",
+        "tenant:acme/agent:bot2",
+        "tenant:other",
+        "agent:bot",
+    ):
         budget(authority, scope)
     budget(authority, AGENT, usd(1))
     table: list[tuple[dict[str, Any], list[str]]] = [

@@ -1,4 +1,4 @@
-"""What happens when the actual is more than was held: the worked cases, the three policies, debt and the sticky flag."""
+"""What happens when the actual is more than was held: the worked cases, the policies, debt and the sticky flag."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, put_account, run
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import BudgetExceeded
 from clearance.model.amount import Unit, tokens
 from clearance.model.period import HOUR_MS, Period
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, put_account, run
 
 HOURLY = Period(every="hour", kind="rolling")
 

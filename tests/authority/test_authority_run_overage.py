@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.authority.kit import ACME, CALL, TENANT, balance, budget, events, figures, hold, run
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import BudgetExceeded
 from clearance.model.amount import tokens
-from tests.authority.kit import ACME, CALL, TENANT, balance, budget, events, figures, hold, run
 
 
 def test_what_the_run_has_left_is_taken_first(authority: EmbeddedAuthority) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.authority.kit import ACME, AGENT, BOT, CALL, MINUTE, TENANT, budget, events, figures, hold, kinds, run
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
@@ -16,7 +17,6 @@ from clearance.errors import (
 from clearance.model.amount import tokens, usd
 from clearance.model.subject import Subject
 from clearance.store.interface import ReservationQuery
-from tests.authority.kit import ACME, AGENT, BOT, CALL, MINUTE, TENANT, budget, events, figures, hold, kinds, run
 
 
 def spend(authority: EmbeddedAuthority, amount: int, run_id: str) -> None:
@@ -43,7 +43,13 @@ def test_ending_a_run_charges_what_its_calls_charged_and_frees_the_rest(authorit
     spend(authority, 70, inside)
     authority.release(hold(authority, 50, run_id=inside))
     answer = authority.end_run(inside, metadata={"steps": 2})
-    assert (answer.status, answer.estimate, answer.actual, answer.charged, answer.released) == ("COMMITTED", 200, 70, 70, 130)
+    assert (answer.status, answer.estimate, answer.actual, answer.charged, answer.released) == (
+        "COMMITTED",
+        200,
+        70,
+        70,
+        130,
+    )
     assert figures(authority) == (930, 0, 70, 0)
     ended = authority.get(inside)
     assert (ended.kind, ended.status, ended.charged, ended.committed_metadata) == ("run", "COMMITTED", 70, {"steps": 2})

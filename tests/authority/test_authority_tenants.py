@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from tests.authority.kit import (
+    ACME,
+    AGENT,
+    BOT,
+    CALL,
+    TENANT,
+    balance,
+    budget,
+    events,
+    figures,
+    hold,
+    kinds,
+    ledger,
+    run,
+)
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import BudgetClosed, InvalidRequest, TenantClosed
 from clearance.model.amount import tokens
 from clearance.model.subject import Subject
-from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, balance, budget, events, figures, hold, kinds, ledger, run
 
 
 def test_open_calls_are_released_runs_are_charged_and_budgets_close(authority: EmbeddedAuthority) -> None:

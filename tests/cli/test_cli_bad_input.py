@@ -48,7 +48,7 @@ BAD = [
     (("budget", "set", "", "5"), 1, "is not a segment"),
     (SET, 1, "Missing argument 'AMOUNT'; see `clearance budget set --help`"),
     ((*FUND, "5", "--operation", "gift"), 1, "operation: 'gift' is unknown; allowed: credit, debit"),
-    ((*FUND, "500", "--operation", "debit"), 2, "remain"),
+    ((*FUND, "500", "--operation", "debit"), 2, "cannot be taken"),
     ((*FUND, "5", "--spent", "1"), 1, "spent: does not go with CREDIT"),
     ((*FUND, "5", "--reason", "x" * 513), 1, "allowed: at most 512 characters"),
     ((*FUND, "5", "--unit", "TOKENS"), 1, "has no budget in TOKENS; it has one in USD_MICROCENTS"),

@@ -21,13 +21,13 @@ from clearance.demo import views
 from clearance.demo.facts import Check, Facts, Lane, body_of, money
 from clearance.errors import InvalidRequest
 
-COMMAND = "import sys; from clearance.demo import run; sys.exit(run({!r}, as_json={}, seconds=30))"
+COMMAND = "import sys; from clearance.demo import run; sys.exit(run({!r}, seconds=30))"
 
 
-def start(name: str, tmp_path: Path, as_json: bool = False, **environment: str) -> subprocess.Popen[str]:
+def start(name: str, tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND.format(name, as_json)],
+        [sys.executable, "-c", COMMAND.format(name)],
         env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -44,17 +44,14 @@ def test_a_pipe_gets_plain_lines(tmp_path):
     assert [line for line in out.splitlines() if len(line) > 80 and "--ledger" not in line] == []
     assert out.count("\n  ok ") == 5
     assert "FAILED" not in out
+    (ledger,) = tmp_path.glob("*/ledger.db")
+    assert f"  clearance --ledger {ledger} events\n" in out
     assert "  | guard = ClearanceCallbackHandler(authority, mailer, tool_costs=costs)" in out
 
 
-def test_the_ledger_is_kept_and_its_place_is_told(tmp_path):
-    process = start("tools", tmp_path, as_json=True)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    told = json.loads(out)
-    assert sorted(told) == ["checks", "figures", "ledger", "ok", "scenario", "seconds"]
-    assert Path(told["ledger"]).parent.parent == tmp_path
-    assert Path(told["ledger"]).is_file()
+def test_json_is_one_object_that_names_the_ledger_it_kept(tools):
+    assert sorted(tools.told) == ["checks", "figures", "ledger", "ok", "scenario", "seconds"]
+    assert Path(tools.told["ledger"]).is_file()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import pytest
@@ -31,7 +31,7 @@ from clearance.model.caps import Caps, CapsRule  # noqa: E402
 from clearance.model.reservation import Reservation  # noqa: E402
 from clearance.model.subject import Subject  # noqa: E402
 from clearance.pricing import PriceBook, Rates, Usage  # noqa: E402
-from clearance.simulator import Simulator  # noqa: E402
+from clearance.simulator import Simulator, default_script  # noqa: E402
 from clearance.store.interface import ReservationQuery  # noqa: E402
 from clearance_langchain import ClearanceCallbackHandler, ClearanceMiddleware, guard  # noqa: E402
 
@@ -70,26 +70,38 @@ def _plain(model: str) -> str:
 PRICES = SimulatedPrices()
 
 
+class Stage:
+    """What all tests share, as it takes time to make: the provider, and one loop for the clients that keep to one."""
+
+    def __init__(self) -> None:
+        self.script: Any = default_script
+        self.sim = Simulator(script=lambda request: self.script(request))
+        self.runner = asyncio.Runner()
+        self.clients: list[ChatOpenAI] = []
+
+
 class World:
     """What a test sees of the provider, of the money and of the tools."""
 
-    def __init__(self, sim: Simulator, authority: LocalAuthority) -> None:
-        self.sim = sim
+    def __init__(self, stage: Stage, authority: LocalAuthority) -> None:
+        self.stage = stage
+        self.sim = stage.sim
         self.authority = authority
         self.tool_runs: list[str] = []
-        self._runner = asyncio.Runner()
-        self._models: list[ChatOpenAI] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """All async work of a test on one loop: ChatOpenAI keeps its async client, and a client keeps to its loop."""
-        return self._runner.run(work)
+        return self.stage.runner.run(work, context=copy_context())
 
-    def close(self) -> None:
-        for model in self._models:
-            model.root_client.close()
-            self._runner.run(model.root_async_client.close())
-        self._runner.close()
-        self.authority.close()
+    def rest(self) -> None:
+        """Let what was left running on the loop come to its end."""
+
+        async def others() -> None:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            if left:
+                await asyncio.wait(left, timeout=5)
+
+        self.run(others())
+        assert self.sim.wait_idle()
 
     # --- makers
 
@@ -109,7 +121,7 @@ class World:
             "timeout": 20,
         }
         made = ChatOpenAI(**{**settings, **options})
-        self._models.append(made)
+        self.stage.clients.append(made)
         return made
 
     def handler(self, subject: Subject | None = ACME, **options: Any) -> ClearanceCallbackHandler:
@@ -186,31 +198,40 @@ class World:
             time.sleep(0.01)
 
 
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    with made.sim:
+        yield made
+        for model in made.clients[:1]:  # all have the same connection pools
+            model.root_client.close()
+            made.runner.run(model.root_async_client.close())
+        made.runner.close()
+
+
 @pytest.fixture
-def make_world() -> Iterator[Callable[..., World]]:
-    """Worlds with a script; at the end of the test none of them may have an open reservation."""
+def make_world(stage: Stage) -> Iterator[Callable[..., World]]:
+    """A world with a script and a budget; at the end of the test it may not have an open reservation."""
     worlds: list[World] = []
-    with ExitStack() as stack:
 
-        def make(script: Any = None, *, budget: str | None = "1", **options: Any) -> World:
-            if script is not None:
-                options["script"] = script
-            sim = stack.enter_context(Simulator(**options))
-            world = World(sim, connect("memory://"))
-            if budget is not None:
-                world.budget(budget)
-            worlds.append(world)
-            return world
+    def make(script: Any = None, *, budget: str | None = "1") -> World:
+        stage.script = script or default_script
+        stage.sim.reset()
+        world = World(stage, connect("memory://"))
+        worlds.append(world)
+        if budget is not None:
+            world.budget(budget)
+        return world
 
-        yield make
-        try:
-            for world in worlds:
-                world.sim.wait_idle()
-                world.until(lambda world=world: world.open() == 0, 3.0)  # type: ignore[misc]
-                assert world.authority.check() == []
-        finally:
-            for world in worlds:
-                world.close()
+    yield make
+    try:
+        for world in worlds:
+            world.rest()
+            world.until(lambda world=world: world.open() == 0, 3.0)  # type: ignore[misc]
+            assert world.authority.check() == []
+    finally:
+        for world in worlds:
+            world.authority.close()
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
-from clearance.errors import AuthorityUnavailable, LimitExceeded
+from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded
 from clearance.store.interface import Needs, Store, Transaction
 
 log = logging.getLogger("clearance.authority")
@@ -214,7 +215,7 @@ class GroupCommit:
 
 
 class _Spoiled(Exception):
-    """An operation failed after its first write; the transaction must not be committed."""
+    """An operation failed half-way; the transaction must not be committed. The cause says why."""
 
 
 def _apply(waiting: _Waiting, transaction: Transaction) -> None:
@@ -222,10 +223,13 @@ def _apply(waiting: _Waiting, transaction: Transaction) -> None:
     before = transaction.writes
     try:
         outcome = waiting.operation.apply(transaction)
-    except Exception as error:
+    except ClearanceError as error:
         if transaction.writes != before:
             raise _Spoiled from error
         outcome = error
+    except Exception as error:
+        # A defect or the storage's failure; who knows what has become of the transaction.
+        raise _Spoiled from error
     if isinstance(outcome, Exception):
         waiting.error = outcome
     else:
@@ -250,23 +254,19 @@ class _Helper:
 
     def __init__(self, lead: Callable[[], None]) -> None:
         self._lead = lead
-        self._turns = threading.Semaphore(0)
-        self._stopping = False
+        self._turns: SimpleQueue[bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="clearance-ledger", daemon=True)
         self._thread.start()
 
     def lead(self) -> None:
-        self._turns.release()
+        self._turns.put(True)
 
     def _work(self) -> None:
-        while True:
-            self._turns.acquire()
-            if self._stopping:
-                return
+        while self._turns.get():
             self._lead()
 
     def stop(self) -> None:
-        self._stopping = True
-        self._turns.release()
+        """After the turns that were asked for before."""
+        self._turns.put(False)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)

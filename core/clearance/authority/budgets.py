@@ -124,7 +124,7 @@ def funded(rows: Rows, funding: Funding, now_ms: int) -> tuple[Account, Changes]
     purse = current([old], now_ms)
     new = fund(purse.accounts[0], funding.operation, funding.amount, funding.spent)
     # What else the answer shows, so that a replay shows it too.
-    facts: dict[str, Any] = {"amount": funding.amount, "before": old.figures}
+    facts: dict[str, Any] = {"amount": funding.amount, "before": purse.accounts[0].figures}
     if new.period:
         facts |= {"period": new.period.model_dump(), "period_end_ms": new.period_end_ms}
     if new.caps:
@@ -132,7 +132,7 @@ def funded(rows: Rows, funding: Funding, now_ms: int) -> tuple[Account, Changes]
     if funding.reason:
         facts["reason"] = funding.reason
     changes = _changed(_FUNDED[funding.operation], new, facts)
-    changes.events = [*changes.events, *renewals(purse.renewed)]
+    changes.renewals = renewals(purse.renewed)
     if old.over_limit and not new.over_limit:
         exited = NewEvent("budget.over_limit_exited", new.tenant, new.scope, None, {"unit": new.unit})
         changes.events = [*changes.events, exited]

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from clearance.authority import answers, budgets, controls, evaluate, lifecycle, settle
 from clearance.authority.background import Ticker
-from clearance.authority.batch import GroupCommit, Operation
+from clearance.authority.batch import Operation
 from clearance.authority.clock import Clock, SystemClock
 from clearance.authority.ids import NewId, new_id
 from clearance.authority.interface import DEFAULT_GRACE_MS, DEFAULT_TTL_MS
 from clearance.authority.queries import Queries
+from clearance.authority.records import Attributing, RecordKeeping
 from clearance.authority.requests import (
     Ask,
     ask,
@@ -45,7 +46,7 @@ SWEEP_EVERY_MS = 1_000
 _authorities: weakref.WeakSet[EmbeddedAuthority] = weakref.WeakSet()
 
 
-class EmbeddedAuthority(Queries):
+class EmbeddedAuthority(RecordKeeping, Queries):
     """Decides and keeps the account in a store of its own.
 
     Durability says which answers survive a power cut: `power` all of them; `settlements` (default) everything but new
@@ -68,7 +69,7 @@ class EmbeddedAuthority(Queries):
         self._new_id = ids
         self._flush_holds = durability == "power"
         self._flush_settlements = durability != "process"
-        self._batch = GroupCommit(store)
+        self._batch = Attributing(store)
         self._next_sweep_ms = 0
         self._ticker = Ticker(self, SWEEP_EVERY_MS) if background else None
         self.durability = durability

@@ -78,7 +78,7 @@ def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) ->
         denied = denial(ask, no, tenant, live)
         if not live:
             return no, Changes(events=[denied])
-        return no, Changes(accounts=purse.renewed, events=[denied, *renewals(purse.renewed)])
+        return no, Changes(accounts=purse.renewed, renewals=renewals(purse.renewed), events=[denied])
     caps = _caps(rows, ask, tenant, run, purse.accounts, now_ms)
     if not live:
         decision = _allowed(ask, caps, figures(purse.accounts))
@@ -101,7 +101,9 @@ def _granted(
     own = _run_account(ask, reservation)
     decision = _allowed(ask, caps, figures(held), reservation.id, reservation.expires_at_ms, ask.ttl_ms)
     granted = granted_event(ask, decision, reservation, own)
-    return decision, Changes(accounts=[*held, *own], opened=[reservation], events=[granted, *renewals(purse.renewed)])
+    return decision, Changes(
+        accounts=[*held, *own], opened=[reservation], renewals=renewals(purse.renewed), events=[granted]
+    )
 
 
 def _run_account(ask: Ask, run: Reservation) -> tuple[Account, ...]:

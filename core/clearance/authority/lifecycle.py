@@ -29,6 +29,10 @@ def end_run(tx: Transaction, run_id: str, metadata: dict[str, Any], now_ms: int)
 
 
 def _end_inner(tx: Transaction, inner: Reservation, now_ms: int) -> None:
+    if inner.due_at_ms <= now_ms:
+        # Out of time, only not swept yet: what it ends as must not depend on when somebody sweeps.
+        expire(tx, inner, now_ms)
+        return
     if inner.kind == "run":
         end_run(tx, inner.id, {}, now_ms)
         return

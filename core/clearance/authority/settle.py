@@ -131,14 +131,16 @@ def settled(
     if why:
         data["why"] = why
     kind = "run.ended" if it.kind == "run" else "reservation.committed"
-    events = [NewEvent(kind, it.tenant, it.scope_path, it.id, data), *renewals(charged.renewed)]
+    events = [NewEvent(kind, it.tenant, it.scope_path, it.id, data)]
     if actual > it.estimate:
         # Only a charge beyond the hold can lower what remains, so only then can a line be crossed.
         events += [*crossings(it, charged.before, charged.after), _overage(it, actual, charged)]
     answer = Settlement(
         "COMMITTED", Unit(it.unit), it.estimate, actual, amount, released, charged.uncharged, it.id, figures=after
     )
-    return answer, Changes(accounts=charged.after, changed=[done], events=events)
+    return answer, Changes(
+        accounts=charged.after, changed=[done], renewals=renewals(charged.renewed), events=events
+    )
 
 
 def _overage(it: Reservation, actual: int, charged: Charged) -> NewEvent:
@@ -276,8 +278,8 @@ def _give_back(
     }
     if it.runs:
         data["runs"] = it.runs
-    events = [NewEvent(event, it.tenant, it.scope_path, it.id, data), *renewals(purse.renewed)]
-    return after, Changes(accounts=after, changed=[done], events=events)
+    events = [NewEvent(event, it.tenant, it.scope_path, it.id, data)]
+    return after, Changes(accounts=after, changed=[done], renewals=renewals(purse.renewed), events=events)
 
 
 def extend(rows: Rows, reservation_id: str, extend_by_ms: int, now_ms: int) -> tuple[Lease, Changes]:
@@ -348,7 +350,7 @@ def debit_event(
     if metadata:
         data["metadata"] = metadata
     applied = NewEvent("spend.recorded", tenant, subject.scope_path, None, data)
-    events = [applied, *renewals(charged.renewed), *crossings(None, charged.before, charged.after)]
+    events = [applied, *crossings(None, charged.before, charged.after)]
     answer = Settlement(
         "APPLIED",
         unit,
@@ -360,7 +362,7 @@ def debit_event(
         event_id=event_id,
         figures=figures(charged.after),
     )
-    return answer, Changes(accounts=charged.after, events=events)
+    return answer, Changes(accounts=charged.after, renewals=renewals(charged.renewed), events=events)
 
 
 # -- the end of a run -----------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -78,12 +80,21 @@ def _method() -> str:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Children inherit the mask: Ctrl+C goes to the whole group, and only the parent may answer it."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Ctrl+C goes to the whole group, and only the parent may answer it: the children inherit the mask.
+
+    In here it waits for the end of the block, so that no process is started and not known.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    resource_tracker.ensure_running()  # its start would take the mask off again
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt

@@ -28,7 +28,8 @@ class Acting:
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
-        self._thread = threading.Thread(target=self._run, name="demo-agent", daemon=True)
+        # Not a daemon: the interpreter must not end under an agent that is still busy in C code.
+        self._thread = threading.Thread(target=self._run, name="demo-agent")
         self.ended_by: Exception | None = None
         self.seconds = 0.0
 
@@ -43,15 +44,16 @@ class Acting:
 
     def watch(self, look: Callable[[], None], halt: threading.Event) -> None:
         """Look at it several times a second until it ends. When interrupted, `halt` is set for the agent to see."""
-        self._thread.start()
         try:
+            self._thread.start()
             while self._thread.is_alive():
                 look()
                 self._thread.join(LOOK_EVERY_S)
             look()
         finally:
             halt.set()
-            self._thread.join(_END_S)
+            if self._thread.ident is not None:
+                self._thread.join(_END_S)
 
     def must_have_ended_by(self, kind: type[E]) -> E:
         if isinstance(self.ended_by, kind):

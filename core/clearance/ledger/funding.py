@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from clearance.errors import BudgetClosed, BudgetExceeded, BudgetFrozen, InvalidRequest
-from clearance.model.account import ACTIVE, CLOSED, FROZEN, Account
+from clearance.model.account import CLOSED, FROZEN, Account
 from clearance.model.amount import INT64_MAX
 
 FundingOperation = Literal["CREDIT", "DEBIT", "RESET", "RESET_SPENT", "REPAY_DEBT"]
@@ -73,7 +73,7 @@ def with_status(account: Account, status: str) -> Account:
 
 def renewed(account: Account, now_ms: int) -> Account:
     """The account in its present period: spent starts at 0 if a boundary has passed, reserved and debt are kept."""
-    if account.period is None or account.status != ACTIVE:
+    if account.period is None or account.status == CLOSED:
         return account
     if account.period_end_ms is not None and now_ms < account.period_end_ms:
         return account

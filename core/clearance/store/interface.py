@@ -73,12 +73,16 @@ class Needs(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """Everything that one operation writes. `events[0]` keeps the answer that `place` replays."""
+    """Everything that one operation writes. `events[0]` keeps the answer that `place` replays.
+
+    `renewals` are the periods that it found to be over; they go into the log before `events`.
+    """
 
     accounts: Sequence[Account] = ()
     dropped_accounts: Sequence[AccountKey] = ()
     opened: Sequence[Reservation] = ()
     changed: Sequence[Reservation] = ()
+    renewals: Sequence[NewEvent] = ()
     events: Sequence[NewEvent] = ()
     stops: Sequence[Stop] = ()
     tenants: Sequence[Tenant] = ()

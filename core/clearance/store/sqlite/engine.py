@@ -37,6 +37,7 @@ CHECKPOINT_AT_ONCE_BYTES = 64 * 1024 * 1024
 """Without a tick (a busy process that cannot run it) the writer does it itself past this."""
 QUICK_CHECK_BYTES = 16 * 1024 * 1024
 MAX_READERS = 4
+FORK_WAIT_SECONDS = 10.0
 
 _stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 
@@ -48,6 +49,7 @@ class SqliteStore:
         self._path = MEMORY if str(path) == MEMORY else str(Path(path).expanduser().absolute())
         self._is_memory = self._path == MEMORY
         self._pid = os.getpid()
+        self._sound = False
         self._start_empty()
         if not self._is_memory:
             prepare(Path(self._path))
@@ -61,7 +63,10 @@ class SqliteStore:
     def _start_empty(self) -> None:
         self._mutex = threading.Lock()
         self._readers_mutex = threading.Lock()
+        self._reader_back = threading.Condition(self._readers_mutex)
         self._readers: list[apsw.Connection] = []
+        self._reading = 0
+        self._forking = False
         self._connection: apsw.Connection | None = None
         self._lock: FileLock | None = None
         self._flushing: bool | None = None
@@ -72,7 +77,7 @@ class SqliteStore:
     def _open(self) -> None:
         with _translated(self._path):
             if not self._is_memory:
-                self._lock = FileLock(self._path + ".lock")
+                self._lock = self._file_lock()
                 self._lock.acquire()
             try:
                 self._connection = self._connect()
@@ -84,6 +89,13 @@ class SqliteStore:
                 if self._lock:
                     self._lock.release()
             self._transaction = SqliteTransaction(self._connection)
+
+    def _file_lock(self) -> FileLock:
+        try:
+            return FileLock(self._path + ".lock")
+        except OSError as error:
+            message = f"{self._path}.lock cannot be opened ({error.strerror}); the ledger needs it beside the file"
+            raise StoreReadOnly(message) from error
 
     def _connect(self) -> apsw.Connection:
         existed = self._is_memory or (os.path.exists(self._path) and os.path.getsize(self._path) > 0)
@@ -113,11 +125,12 @@ class SqliteStore:
                 connection.execute(f"PRAGMA user_version = {number}")
 
     def _require_sound(self, connection: apsw.Connection) -> None:
-        if os.path.getsize(self._path) > QUICK_CHECK_BYTES:
+        if self._sound or os.path.getsize(self._path) > QUICK_CHECK_BYTES:
             return
         verdict = _value(connection, "PRAGMA quick_check(1)")
         if verdict != "ok":
             raise StoreCorrupt(f"{self._path} is damaged ({verdict}); nothing was changed. {RESTORE}")
+        self._sound = True
 
     # -- transactions -----------------------------------------------------------------------------
 
@@ -182,22 +195,36 @@ class SqliteStore:
                 self._give_reader(connection)
 
     def _take_reader(self) -> apsw.Connection:
-        with self._mutex:
-            self._ready()
+        # A writer holds the mutex for as long as it writes; a reader needs it only to open or to be told of the end.
+        if self._closed or self._connection is None:
+            with self._mutex:
+                self._ready()
         with self._readers_mutex:
+            self._reading += 1
             if self._readers:
                 return self._readers.pop()
-        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.execute("PRAGMA query_only = ON")
+        try:
+            connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self._reader_gone()
+            raise
         return connection
 
     def _give_reader(self, connection: apsw.Connection) -> None:
         with self._readers_mutex:
-            if len(self._readers) < MAX_READERS and not self._closed and self._pid == os.getpid():
+            keep = len(self._readers) < MAX_READERS and not self._closed and self._pid == os.getpid()
+            if keep:
                 self._readers.append(connection)
-                return
-        connection.close()
+        if not keep:
+            connection.close()
+        self._reader_gone()
+
+    def _reader_gone(self) -> None:
+        with self._reader_back:
+            self._reading -= 1
+            self._reader_back.notify_all()
 
     # -- housekeeping -----------------------------------------------------------------------------
 
@@ -211,7 +238,9 @@ class SqliteStore:
         self._commits = getattr(self, "_commits", 0) + 1
         if self._commits % 256 == 0 and not self._is_memory and self._wal_bytes() > CHECKPOINT_AT_ONCE_BYTES:
             assert self._connection is not None
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            # What was committed is committed; the log is folded back another time.
+            with contextlib.suppress(apsw.Error):
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def tidy(self) -> None:
         """Fold the write-ahead log back, beside the writers: they are not held up by it."""
@@ -265,9 +294,32 @@ class SqliteStore:
             self._lock.close()
             self._lock = None
 
+    def before_fork(self) -> None:
+        """Let go of the file: SQLite keeps its locks in memory, so a child would believe that it holds the parent's.
+
+        Its own locks would then be missing, and the last of the others to close would delete the log under it. A
+        transaction or read in another thread is waited for.
+        """
+        self._forking = self._mutex.acquire(timeout=FORK_WAIT_SECONDS)
+        if not self._forking:
+            return
+        with self._reader_back:
+            self._reader_back.wait_for(lambda: self._reading == 0, timeout=FORK_WAIT_SECONDS)
+        if not self._is_memory:
+            self._drop_connections()
+        self._readers_mutex.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """The next use opens the file again."""
+        if self._forking:
+            self._forking = False
+            self._readers_mutex.release()
+            self._mutex.release()
+
     def after_fork(self) -> None:
-        """In a child: the parent's connections may neither be used nor closed here; the next use opens new ones."""
+        """In a child: what the parent still had open may neither be used nor closed; the next use opens anew."""
         if self._is_memory:
+            self._start_empty()
             self._closed = True
             return
         for connection in (*self._readers, self._connection):
@@ -305,13 +357,25 @@ class _Writing:
             raise _ours(failure, self._store.path) from failure
         finally:
             self._store._mutex.release()
-        if isinstance(error, apsw.Error):
-            raise _ours(error, self._store.path) from error
+        # Also when an operation has met it and said so: it is everybody's failure.
+        for met in (error, error.__cause__ if error else None):
+            if isinstance(met, apsw.Error):
+                raise _ours(met, self._store.path) from met
 
 
 def _immortal(connection: apsw.Connection) -> None:
     """Closing an inherited connection would disturb the parent's write-ahead log, so it is never collected."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _before_fork() -> None:
+    for store in list(_stores):
+        store.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in list(_stores):
+        store.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
@@ -320,7 +384,7 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _value(connection: apsw.Connection, pragma: str) -> Any:

@@ -84,13 +84,27 @@ def _require_ours(path: Path) -> None:
     if not header.startswith(_MAGIC) or len(header) < 100:
         raise StoreCorrupt(f"{path} is not a Clearance ledger (no SQLite header); nothing was changed. {RESTORE}")
     owner = int.from_bytes(header[68:72], "big")
-    if owner != APPLICATION_ID and not _unborn(path, owner):
+    if owner != APPLICATION_ID and not (owner == 0 and _unborn(path)):
         raise StoreCorrupt(f"{path} is a database of another program; nothing was changed. Choose another path")
 
 
-def _unborn(path: Path, owner: int) -> bool:
-    """A ledger whose first process died before its schema was in the main file has the id in the WAL only."""
-    return owner == 0 and Path(f"{path}-wal").exists()
+def _unborn(path: Path) -> bool:
+    """A ledger whose first process died before its schema was in the main file has the id in the WAL only.
+
+    Another program's database with a log beside it looks the same in its header, so the log is read, and only read.
+    """
+    if not Path(f"{path}-wal").exists():
+        return False
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            owner = connection.execute("PRAGMA application_id").fetchall()[0][0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()[0][0]
+        finally:
+            connection.close()
+    except apsw.Error:
+        return False
+    return bool(owner == APPLICATION_ID or (owner == 0 and tables == 0))
 
 
 def file_system(path: Path) -> str:

@@ -226,13 +226,13 @@ class SqliteTransaction:
             return 0
         if self._last_seq is None:
             self._last_seq = int(self._all(sql.LAST_SEQ, ())[0][0])
-        first = self._last_seq + 1
-        for seq, event in enumerate(changes.events, start=first):
+        events = [*changes.renewals, *changes.events] if changes.renewals else changes.events
+        for seq, event in enumerate(events, start=self._last_seq + 1):
             self._events.append(
                 (seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
             )
-        self._last_seq = first + len(changes.events) - 1
-        return first
+        self._last_seq += len(events)
+        return self._last_seq - len(changes.events) + 1
 
     def flush(self) -> None:
         """Bring everything pending into the tables, one statement a table."""

@@ -1,0 +1,143 @@
+"""Named documents beside the ledger (API keys, tenants, webhooks), and who an operation was asked by.
+
+Both serve a process that answers for others: a document changes in one transaction with the ledger rows it belongs to,
+and every event carries the request that caused it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+from clearance.authority.batch import GroupCommit, Operation
+from clearance.authority.clock import Clock
+from clearance.model.account import Account
+from clearance.model.subject import covers
+from clearance.store.interface import AccountKey, Changes, NewEvent, Record, Store, Tenant, Transaction
+
+R = TypeVar("R")
+PAGE = 200
+
+ORIGIN: ContextVar[list[Any] | None] = ContextVar("clearance_origin", default=None)
+"""What is kept in `data["origin"]` of every event that the present request causes."""
+
+_SYSTEM_EVENTS = frozenset({"reservation.expired", "budget.renewed"})
+"""Time causes these, whoever's request happened to notice it."""
+
+
+class Attributing(GroupCommit):
+    """A group commit whose operations remember the request they came from."""
+
+    def run(self, operation: Operation[R]) -> R:
+        return super().run(_attributed(operation))
+
+    async def arun(self, operation: Operation[R]) -> R:
+        return await super().arun(_attributed(operation))
+
+
+def _attributed(operation: Operation[R]) -> Operation[R]:
+    origin = ORIGIN.get()
+    if origin is None:
+        return operation
+    apply = operation.apply
+    return Operation(
+        lambda tx: apply(cast(Transaction, _Attributed(tx, origin))), operation.flush, operation.needs
+    )
+
+
+class _Attributed:
+    """A transaction that adds the origin to what it writes."""
+
+    __slots__ = ("_origin", "_tx")
+
+    def __init__(self, tx: Transaction, origin: list[Any]) -> None:
+        self._tx = tx
+        self._origin = origin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    @property
+    def writes(self) -> int:
+        return self._tx.writes
+
+    @writes.setter
+    def writes(self, count: int) -> None:
+        self._tx.writes = count
+
+    def write(self, changes: Changes, now_ms: int) -> int:
+        if changes.events:
+            changes.events = [self._signed(event) for event in changes.events]
+        return self._tx.write(changes, now_ms)
+
+    def _signed(self, event: NewEvent) -> NewEvent:
+        if event.type in _SYSTEM_EVENTS:
+            return event
+        return event._replace(data={**event.data, "origin": self._origin})
+
+
+class RecordKeeping:
+    """What a server needs of an authority besides the verbs."""
+
+    _store: Store
+    _clock: Clock
+    _batch: GroupCommit
+    _flush_settlements: bool
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def keep(self, change: Callable[[Transaction, int], R]) -> R:
+        """Run `change(transaction, now_ms)` in one transaction; what it raises before writing undoes nothing else."""
+        return self._batch.run(self._kept_change(change))
+
+    async def akeep(self, change: Callable[[Transaction, int], R]) -> R:
+        return await self._batch.arun(self._kept_change(change))
+
+    def _kept_change(self, change: Callable[[Transaction, int], R]) -> Operation[R]:
+        return Operation(lambda tx: change(tx, self._clock.now_ms()), self._flush_settlements)
+
+    def record(self, kind: str, record_id: str) -> Record | None:
+        with self._store.read() as reader:
+            return reader.record(kind, record_id)
+
+    def records(
+        self, kind: str, *, tenant: str | None = None, after: str = "", limit: int = PAGE
+    ) -> Sequence[Record]:
+        """Part of the documents of a kind, by id."""
+        with self._store.read() as reader:
+            return reader.records(kind, tenant, after, limit)
+
+    def tenants(self) -> list[Tenant]:
+        with self._store.read() as reader:
+            return reader.tenants()
+
+    def accounts(
+        self,
+        tenant: str | None,
+        *,
+        segments: Sequence[str] = (),
+        prefix: str | None = None,
+        unit: str | None = None,
+        status: str | None = None,
+        limit: int = PAGE,
+        after: AccountKey | None = None,
+    ) -> list[Account]:
+        """Accounts in the order of their keys whose scope has every one of `segments` and lies at or below `prefix`."""
+        found: list[Account] = []
+        with self._store.read() as reader:
+            while len(found) < limit:
+                rows = reader.accounts(tenant, PAGE, after)
+                found += [
+                    row
+                    for row in rows
+                    if unit in (None, row.unit)
+                    and status in (None, row.status)
+                    and (prefix is None or covers(prefix, row.scope))
+                    and all(f"/{segment}/" in f"/{row.scope}/" for segment in segments)
+                ]
+                if len(rows) < PAGE:
+                    break
+                after = rows[-1].key
+        return found[:limit]

@@ -1,0 +1,151 @@
+"""One connection to the database: opened when needed, opened anew when it was lost, abandoned in a forked child."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+
+from clearance.errors import InvalidRequest, StoreVersion
+from clearance.store.postgres import statements as sql
+from clearance.store.postgres.problems import Lost, ours
+
+OLDEST_SERVER = 150_000
+PREPARE_AFTER = 3
+Statement = tuple[str, Sequence[Any]]
+Row = tuple[Any, ...]
+
+_DEFAULTS = {
+    "application_name": "clearance",
+    "connect_timeout": "5",
+    # A peer that vanished without a word is noticed after about 20 s.
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+
+
+def conninfo_of(url: str) -> str:
+    """The URL with our defaults for what it leaves open."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise InvalidRequest("url", f"is no PostgreSQL URL ({str(error).strip()})", "postgresql://...") from None
+    return make_conninfo("", **{**_DEFAULTS, **given})
+
+
+def place_of(url: str) -> str:
+    """How messages name the database: never with a password."""
+    facts = conninfo_to_dict(url)
+    host, port = facts.get("host") or "local socket", facts.get("port") or "5432"
+    return f"postgresql://{host}:{port}/{facts.get('dbname') or facts.get('user') or ''}"
+
+
+class Link:
+    """Not thread-safe."""
+
+    def __init__(self, conninfo: str, place: str) -> None:
+        self._conninfo = conninfo
+        self._place = place
+        self._connection: psycopg.Connection[Row] | None = None
+        self.is_direct = False
+        """Do we talk to one backend, or to a pooler that may give every transaction another one?"""
+        self.flushes = True
+        """Does a commit wait for the disk unless told otherwise?"""
+
+    @property
+    def connection(self) -> psycopg.Connection[Row]:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def _connect(self) -> psycopg.Connection[Row]:
+        try:
+            connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise Lost(f"{self._place} cannot be reached ({_first_line(error)})") from error
+        try:
+            self._meet(connection)
+        except BaseException as error:
+            connection.close()
+            raise ours(error, self._place) from error
+        return connection
+
+    def _meet(self, connection: psycopg.Connection[Row]) -> None:
+        if connection.info.server_version < OLDEST_SERVER:
+            raise StoreVersion(f"{self._place} is PostgreSQL {connection.info.server_version // 10_000}; 15 is needed")
+        row = connection.execute("SELECT pg_backend_pid(), current_setting('synchronous_commit')").fetchone()
+        assert row is not None
+        # A pooler hands out a cancel key of its own making, so the backend that answers is not the one that it names.
+        self.is_direct = row[0] == connection.info.backend_pid
+        self.flushes = row[1] != "off"
+        if self.is_direct:
+            connection.prepare_threshold = PREPARE_AFTER
+            connection.execute(sql.LIMITS)
+
+    def run(self, statements: Sequence[Statement]) -> list[Result]:
+        """All of them in one round trip. If one fails, those after it are not run."""
+        connection = self.connection
+        try:
+            if len(statements) == 1:
+                return [Result(connection.execute(*statements[0]))]
+            with connection.pipeline():
+                cursors = [connection.execute(*statement) for statement in statements]
+            return [Result(cursor) for cursor in cursors]
+        except psycopg.Error as error:
+            raise ours(error, self._place) from error
+
+    def end_transaction(self) -> None:
+        """Roll back, or give up a connection that cannot."""
+        if self._connection is None or self._connection.closed:
+            return
+        status = self._connection.info.transaction_status
+        if status == TransactionStatus.IDLE:
+            return
+        if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute(sql.ROLLBACK)
+                return
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def abandon(self) -> None:
+        """In a child: the session is the parent's. Only our copy of its socket is closed, without a word to the server.
+
+        Without that the server would keep a dead parent's session, and its locks, as long as the child lives.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None or connection.closed:
+            return
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        with contextlib.suppress(OSError, psycopg.Error):
+            os.close(connection.fileno())
+
+
+class Result:
+    """What one statement answered."""
+
+    __slots__ = ("count", "rows")
+
+    def __init__(self, cursor: psycopg.Cursor[Row]) -> None:
+        self.count = cursor.rowcount
+        self.rows: list[Row] = cursor.fetchall() if cursor.description else []
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
