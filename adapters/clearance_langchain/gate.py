@@ -247,7 +247,7 @@ def _violation(call: Call, caps: Caps, can_cap: bool) -> CapsViolated | None:
         )
     wanted = call.asked.max_output_tokens
     if not can_cap and caps.max_tokens is not None and (wanted is None or wanted > caps.max_tokens):
-        message = f"at most {caps.max_tokens} tokens of output are allowed here, and this request cannot be lowered: set max_tokens"
+        message = f"at most {caps.max_tokens} tokens of output are allowed here; set max_tokens, or use guard(model)"
         return CapsViolated(message, details={"max_tokens": caps.max_tokens})
     return None
 

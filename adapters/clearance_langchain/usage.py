@@ -142,8 +142,11 @@ def reported(result: LLMResult, *, chat: bool = True) -> Reported:
     if not isinstance(answer, ChatGeneration):
         return Reported(None)
     found = getattr(answer.message, "usage_metadata", None)
+    # LangChain gathers these on the message only after the provider's hook has returned.
+    places = (answer.message.response_metadata, answer.generation_info or {}, result.llm_output or {})
+    served = next((name for place in places if (name := place.get("model_name"))), None)
     # A copy: LangChain's cache changes the object in place when it replays it.
-    return Reported(dict(found) if found else None, answer.message.response_metadata.get("model_name"))
+    return Reported(dict(found) if found else None, served)
 
 
 class Streamed:

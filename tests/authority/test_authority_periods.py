@@ -177,17 +177,19 @@ def test_periods_without_any_use_are_told_as_one(authority: EmbeddedAuthority, c
     assert len(events(authority, "budget.renewed")) == 1
 
 
-def test_a_frozen_budget_renews_once_it_is_unfrozen_and_used(authority: EmbeddedAuthority, clock: ManualClock) -> None:
+def test_what_settles_on_a_frozen_budget_counts_in_the_period_it_settles_in(
+    authority: EmbeddedAuthority, clock: ManualClock
+) -> None:
     budget(authority, TENANT, 100, period=HOURLY)
     held = hold(authority, 40, ttl_ms=3 * HOUR_MS)
     authority.event(ACME, CALL, tokens(10))
     authority.freeze(TENANT, Unit.TOKENS)
     clock.advance(HOUR_MS)
     authority.commit(held, tokens(40))
-    assert figures(authority) == (50, 0, 50, 0)
+    assert figures(authority) == (60, 0, 40, 0)
     authority.unfreeze(TENANT, Unit.TOKENS)
-    assert hold(authority, 100)
-    assert figures(authority) == (0, 100, 0, 0)
+    assert hold(authority, 60)
+    assert figures(authority) == (0, 60, 40, 0)
 
 
 def test_changing_the_period_keeps_what_was_spent(authority: EmbeddedAuthority, clock: ManualClock) -> None:

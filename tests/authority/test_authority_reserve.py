@@ -174,7 +174,7 @@ def test_a_scope_in_the_middle_that_fails_changes_nothing_anywhere(
 
 def test_a_denial_is_in_the_log_with_its_reason(authority: EmbeddedAuthority) -> None:
     budget(authority, TENANT, 50)
-    with pytest.raises(BudgetExceeded, match="has 50 TOKENS left; this needs 100 TOKENS") as refused:
+    with pytest.raises(BudgetExceeded, match="has 50 tokens left; this needs 100 tokens") as refused:
         hold(authority, 100)
     assert refused.value.details == {"requested": 100, "remaining": 50, "unit": "TOKENS"}
     (denied,) = events(authority, "reservation.denied")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash.processes import SCOPE, SECONDS, SEED, end, launch, microcents, new_ledger, opened
-from properties.replay import Replay, audit
+from tests.crash.processes import SCOPE, SECONDS, SEED, launch, microcents, new_ledger, opened
+from tests.properties.replay import Replay, audit
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.model.action import Action
@@ -42,6 +42,7 @@ class Writer:
         for line in self.process.stdout:
             if line.endswith("\n"):
                 self.said.append(line.split())
+        self.process.stdout.close()
 
     @property
     def is_working(self) -> bool:
@@ -51,6 +52,8 @@ class Writer:
         self.process.send_signal(signal.SIGKILL)
         self._reading.join()
         assert self.process.wait() == -signal.SIGKILL, "a writer ended by itself"
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         return self.said
 
 
@@ -70,10 +73,8 @@ def killed(ledger: Path, seconds: float, seed: int) -> Iterator[list[list[str]]]
             writers.append(Writer(ledger, next(seeds)))
     finally:
         for writer in writers:
-            if writer.process.poll() is None:
-                writer.process.kill()
-            writer._reading.join()
-            end(writer.process)
+            writer.process.kill()
+            writer.kill()
 
 
 def test_everything_acknowledged_survives_kill_nine(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from crash.processes import SCOPE, end, launch, new_ledger, opened
-from properties.replay import audit
+from tests.crash.processes import SCOPE, end, launch, new_ledger, opened
+from tests.properties.replay import audit
 
 PROCESSES = 8
 ALLOCATED = 20_001

@@ -159,6 +159,12 @@ class World:
     def agent(self, model: Any, tools: list[Any] | None = None, **options: Any) -> Any:
         return create_agent(model, tools or [], **options)
 
+    async def soon(self, true: Callable[[], Any]) -> None:
+        """`until`, without holding up the loop."""
+        async with asyncio.timeout(5):
+            while not true():  # noqa: ASYNC110 - what is waited for happens in other threads
+                await asyncio.sleep(0.005)
+
     # --- counts
 
     @property

@@ -87,11 +87,10 @@ def test_a_tool_that_fails_may_have_done_its_work(world: World, how: str, is_asy
         raise error("their bug")
 
     made, config = governed(world, how, world.tool(work=fails), tool_costs={"look_up": "0.01"})
+    given = {"word": "x"}
+    in_loop = is_async and error is not KeyboardInterrupt
     with pytest.raises(error):
-        if is_async and error is not KeyboardInterrupt:
-            world.run(made.ainvoke({"word": "x"}, config))
-        else:
-            made.invoke({"word": "x"}, config)
+        _ = world.run(made.ainvoke(given, config)) if in_loop else made.invoke(given, config)
     assert world.spent() == 1_000_000
 
 
@@ -117,8 +116,7 @@ def test_a_cancelled_async_tool(world: World, how: str) -> None:
 
     async def work() -> None:
         task = asyncio.ensure_future(made.ainvoke({"word": "x"}, config))
-        while not world.tool_runs:
-            await asyncio.sleep(0.01)
+        await world.soon(lambda: world.tool_runs)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -138,8 +136,7 @@ def test_a_sync_tool_whose_caller_is_cancelled_goes_on_and_settles_when_done(wor
 
     async def work() -> None:
         task = asyncio.ensure_future(made.ainvoke({"word": "x"}, config))
-        while not world.tool_runs:
-            await asyncio.sleep(0.01)
+        await world.soon(lambda: world.tool_runs)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

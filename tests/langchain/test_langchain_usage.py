@@ -244,7 +244,8 @@ class Completing(BaseLLM):
         return LLMResult(generations=texts, llm_output={"token_usage": usage, "model_name": "fake"})
 
 
-def test_completion_models_through_the_handler(world: World) -> None:
+def test_completion_models_through_the_handler(make_world: Callable[..., World]) -> None:
+    world = make_world(budget="100")
     model, config = Completing(), {"callbacks": [world.handler(prices=BOOK)]}
     model.invoke("hi", config)  # type: ignore[arg-type]
     assert world.spent() == 3 * PER_TOKEN + 20 * PER_TOKEN

@@ -14,7 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from clearance.errors import Killed
+from clearance.errors import BudgetExceeded, Killed
 from clearance.simulator import Reply, ScriptedRequest, always
 from conftest import ACME, World
 
@@ -42,8 +42,12 @@ def settled_as_estimated(world: World, calls: int = 1) -> None:
 
 async def started(world: World, calls: int = 1) -> None:
     """Until that many requests have arrived at the provider."""
-    while world.sim.stats()["in_flight"] < calls:
-        await asyncio.sleep(0.005)
+    await world.soon(lambda: world.sim.stats()["in_flight"] >= calls)
+
+
+async def _drain(stream: Any) -> None:
+    async for _ in stream:
+        pass
 
 
 # --- cancelled and timed out
@@ -231,9 +235,7 @@ def test_an_abandoned_async_stream(make_world: Callable[..., World], how: str, h
             await stream.aclose()
         elif how_left == "cancelled":
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.02):
-                    async for _ in stream:
-                        pass
+                await asyncio.wait_for(_drain(stream), 0.02)
         del stream
         gc.collect()
         await asyncio.sleep(0.05)
@@ -303,11 +305,10 @@ def test_a_second_prompt_that_is_denied_frees_the_first(make_world: Callable[...
     world = make_world(budget="0.00005")
     prompts = [[HumanMessage("hi")], [HumanMessage("ho")]]
     model, config = governed(world, "handler")
-    with pytest.raises(Exception, match="left"):
-        if is_async:
-            world.run(model.agenerate(prompts, callbacks=config["callbacks"]))
-        else:
-            model.generate(prompts, callbacks=config["callbacks"])
+    callbacks = config["callbacks"]
+    given: dict[str, Any] = {"messages": prompts, "callbacks": callbacks}
+    with pytest.raises(BudgetExceeded):
+        _ = world.run(model.agenerate(**given)) if is_async else model.generate(**given)
     assert (world.requests, world.open(), world.spent()) == (0, 0, 0)
     assert [it.status for it in world.all()] == ["RELEASED"]
 
@@ -366,7 +367,7 @@ def test_a_kill_ends_a_call_in_flight(make_world: Callable[..., World], how: str
     threading.Timer(0.2, lambda: world.authority.kill("tenant:acme", reason="enough")).start()
     with pytest.raises(Killed):
         world.run(work())
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 3.0
     world.rest()
     settled_as_estimated(world)
 
@@ -377,20 +378,16 @@ def test_a_kill_ends_a_stream_in_flight(make_world: Callable[..., World], how: s
     world = make_world(LONG)
     model, config = governed(world, how, "+drip-50")
 
-    async def drain() -> None:
-        async for _ in model.astream("hi", config):
-            pass
-
+    ways: dict[str, Callable[[], Any]] = {
+        "stream": lambda: list(model.stream("hi", config)),
+        "astream": lambda: world.run(_drain(model.astream("hi", config))),
+        "executor": lambda: world.executor(model, [world.tool()]).invoke({"input": "hi"}, config),
+    }
     threading.Timer(0.2, lambda: world.authority.kill("tenant:acme", reason="enough")).start()
     begun = time.monotonic()
     with pytest.raises(Killed):
-        if path == "stream":
-            list(model.stream("hi", config))
-        elif path == "astream":
-            world.run(drain())
-        else:
-            world.executor(model, [world.tool()]).invoke({"input": "hi"}, config)
-    assert time.monotonic() - begun < 2.0
+        ways[path]()
+    assert time.monotonic() - begun < 3.0
     settled_as_estimated(world)
 
 

@@ -103,10 +103,10 @@ def test_a_new_period_clears_a_flag_that_only_a_cap_had_set() -> None:
     assert renewed(HOURLY._replace(over_limit=True, overdraft_limit=19), HOUR_MS).over_limit
 
 
-@pytest.mark.parametrize("status", [FROZEN, CLOSED])
-def test_a_frozen_or_closed_budget_does_not_renew(status: str) -> None:
-    stopped = HOURLY._replace(status=status)
-    assert renewed(stopped, 5 * HOUR_MS) is stopped
+def test_a_frozen_budget_renews_and_a_closed_one_does_not() -> None:
+    assert renewed(HOURLY._replace(status=FROZEN), 5 * HOUR_MS).spent == 0
+    closed = HOURLY._replace(status=CLOSED)
+    assert renewed(closed, 5 * HOUR_MS) is closed
 
 
 def test_a_budget_without_a_period_never_renews() -> None:

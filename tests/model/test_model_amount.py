@@ -163,9 +163,9 @@ def test_microcents_are_shown_as_dollars_without_loss(microcents: int, text: str
 
 def test_amounts_show_their_unit() -> None:
     assert str(usd("1.5")) == "1.50 USD"
-    assert str(tokens(1234)) == "1,234 TOKENS"
-    assert str(credits(1)) == "1 CREDITS"
-    assert str(risk_points(1)) == "1 RISK_POINTS"
+    assert str(tokens(1234)) == "1,234 tokens"
+    assert str(credits(1)) == "1 credit"
+    assert str(risk_points(1)) == "1 risk point"
 
 
 def test_two_units_never_mix() -> None:

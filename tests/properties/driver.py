@@ -9,7 +9,7 @@ from clearance.model.caps import Caps, CapsRule
 from clearance.model.period import Period
 from clearance.model.subject import Subject
 from clearance.store.interface import ReservationQuery
-from properties.replay import pages
+from tests.properties.replay import pages
 
 ACT = Action(kind="llm.completion", name="model")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from properties.driver import Driver
-from properties.protocol import Reference
-from properties.reference import DAY, HOUR, No, left, scopes_of, tenant_of
-from properties.replay import Replay, audit
+from tests.properties.driver import Driver
+from tests.properties.protocol import Reference
+from tests.properties.reference import DAY, HOUR, No, left, scopes_of, tenant_of
+from tests.properties.replay import Replay, audit
 
 from clearance.errors import ClearanceError, Denied
 

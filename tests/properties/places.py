@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hypothesis
 from hypothesis.stateful import run_state_machine_as_test
-from properties.machine import make_machine
+from tests.properties.machine import make_machine
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from properties.reference import AVAILABLE, Ledger, No, figures, left, scope_tenant, scopes_of, tenant_of, window
+from tests.properties.reference import AVAILABLE, Ledger, No, figures, left, scope_tenant, scopes_of, tenant_of, window
 
 DENIALS = {
     "BudgetNotFound": "BUDGET_NOT_FOUND",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from properties.places import SOAK_STEPS, FilePlace, Place, walk
+from tests.properties.places import SOAK_STEPS, FilePlace, Place, walk
 
 # pytest-timeout would end a soak; an ordinary walk takes well under a minute.
 pytestmark = pytest.mark.timeout(0 if SOAK_STEPS else 300)

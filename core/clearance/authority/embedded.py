@@ -74,6 +74,7 @@ class EmbeddedAuthority(RecordKeeping, Queries):
         self._ticker = Ticker(self, SWEEP_EVERY_MS) if background else None
         self.durability = durability
         _authorities.add(self)
+        self._start_ticking()
 
     # -- deciding ---------------------------------------------------------------------------------
 
@@ -563,12 +564,16 @@ class EmbeddedAuthority(RecordKeeping, Queries):
         if self._ticker:
             self._ticker.after_fork()
 
+    def _start_ticking(self) -> None:
+        """Also at the next use: a forked child has no thread yet."""
+        if self._ticker:
+            self._ticker.start()
+
     # -- one operation ----------------------------------------------------------------------------
 
     def _operation(self, apply: Callable[[Transaction, int], R | Exception], flush: bool, needs: Needs) -> Operation[R]:
         """With the time of the transaction, and expiry by use: at most once a second, before what comes next."""
-        if self._ticker:
-            self._ticker.start()
+        self._start_ticking()
 
         def timed(tx: Transaction) -> R | Exception:
             now_ms = self._clock.now_ms()

@@ -12,9 +12,11 @@ from typing import Any, TypeVar, cast
 
 from clearance.authority.batch import GroupCommit, Operation
 from clearance.authority.clock import Clock
+from clearance.authority.ids import NewId
 from clearance.model.account import Account
+from clearance.model.results import Event
 from clearance.model.subject import covers
-from clearance.store.interface import AccountKey, Changes, NewEvent, Record, Store, Tenant, Transaction
+from clearance.store.interface import AccountKey, Changes, NewEvent, Place, Record, Store, Tenant, Transaction
 
 R = TypeVar("R")
 PAGE = 200
@@ -84,6 +86,15 @@ class RecordKeeping:
     _clock: Clock
     _batch: GroupCommit
     _flush_settlements: bool
+    _new_id: NewId
+    _replayed: Callable[[Transaction, Place | None], Event | None]
+
+    def new_id(self, now_ms: int) -> str:
+        return self._new_id(now_ms)
+
+    def replayed(self, tx: Transaction, place: Place | None) -> Event | None:
+        """What this key was answered before, None for a new one. Raises IdempotencyMismatch."""
+        return self._replayed(tx, place)
 
     def now_ms(self) -> int:
         return self._clock.now_ms()

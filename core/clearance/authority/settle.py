@@ -138,9 +138,7 @@ def settled(
     answer = Settlement(
         "COMMITTED", Unit(it.unit), it.estimate, actual, amount, released, charged.uncharged, it.id, figures=after
     )
-    return answer, Changes(
-        accounts=charged.after, changed=[done], renewals=renewals(charged.renewed), events=events
-    )
+    return answer, Changes(accounts=charged.after, changed=[done], renewals=renewals(charged.renewed), events=events)
 
 
 def _overage(it: Reservation, actual: int, charged: Charged) -> NewEvent:

@@ -38,7 +38,8 @@ class Amount(Model):
     def __str__(self) -> str:
         if self.unit is Unit.USD_MICROCENTS:
             return f"{dollars(self.amount)} USD"
-        return f"{self.amount:,} {self.unit.value}"
+        name = self.unit.value.lower().replace("_", " ")
+        return f"{self.amount:,} {name.removesuffix('s') if self.amount == 1 else name}"
 
 
 AmountLike = Amount | str | Decimal | int

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from clearance.authority.queries import _decoded, _encoded
 from clearance.errors import InvalidRequest, ReservationExpired
 from clearance.model.subject import LEVELS, parse_scope
-from clearance.server import parameters, wire
+from clearance.server import cursors, parameters, wire
 from clearance.server.context import Server
 from clearance.server.errors import forbidden
 from clearance.server.http import Call, Reply
@@ -33,12 +32,14 @@ async def list_reservations(server: Server, call: Call) -> Reply:
     limit = parameters.limit(call, 200)
     include = INCLUDABLE & {part.strip() for part in call.query.get("include", "").split(",")}
     cursor = call.query.get("cursor") or None
+    if cursor:
+        cursors.require_shape(cursor)
     page = await server.off_loop(lambda: server.authority.reservations(query, limit=limit, cursor=cursor))
     answer: wire.Wire = {"reservations": [wire.summary(it, include) for it in page.items]}
-    return Reply(answer | _more(page.next_cursor))
+    return Reply(answer | more(page.next_cursor))
 
 
-def _more(cursor: str | None) -> wire.Wire:
+def more(cursor: str | None) -> wire.Wire:
     return {"has_more": True, "next_cursor": cursor} if cursor else {"has_more": False}
 
 
@@ -102,17 +103,15 @@ async def balances(server: Server, call: Call) -> Reply:
         )
     )
     page = found[:limit]
-    cursor = _encoded(list(page[-1].key), bound) if len(found) > limit else None
-    return Reply({"balances": [wire.balance(it) for it in page]} | _more(cursor))
+    cursor = cursors.encoded(page[-1].key, bound) if len(found) > limit else None
+    return Reply({"balances": [wire.balance(it) for it in page]} | more(cursor))
 
 
 def account_cursor(cursor: str | None, bound: str) -> AccountKey | None:
     if not cursor:
         return None
-    place = _decoded(cursor, bound)
-    if len(place) != 3 or not all(isinstance(part, str) for part in place):
-        raise InvalidRequest("cursor", "is not one of ours", "a next_cursor, unchanged")
-    return place[0], place[1], place[2]
+    tenant, scope, unit = cursors.decoded(cursor, bound, (str, str, str))
+    return tenant, scope, unit
 
 
 async def introspect(server: Server, call: Call) -> Reply:

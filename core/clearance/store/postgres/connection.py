@@ -6,20 +6,17 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from clearance.errors import InvalidRequest, StoreVersion
+from clearance.errors import InvalidRequest, StoreError, StoreVersion
 from clearance.store.postgres import statements as sql
 from clearance.store.postgres.problems import Lost, ours
+from clearance.store.postgres.wire import Row, Statement, Wire
 
 OLDEST_SERVER = 150_000
-PREPARE_AFTER = 3
-Statement = tuple[str, Sequence[Any]]
-Row = tuple[Any, ...]
 
 _DEFAULTS = {
     "application_name": "clearance",
@@ -55,6 +52,7 @@ class Link:
         self._conninfo = conninfo
         self._place = place
         self._connection: psycopg.Connection[Row] | None = None
+        self._wire: Wire | None = None
         self.is_direct = False
         """Do we talk to one backend, or to a pooler that may give every transaction another one?"""
         self.flushes = True
@@ -64,6 +62,8 @@ class Link:
     def connection(self) -> psycopg.Connection[Row]:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
+            # Plans stay with a session, which behind a pooler is anybody's.
+            self._wire = Wire(self._connection, prepares=self.is_direct)
         return self._connection
 
     @property
@@ -91,31 +91,28 @@ class Link:
         self.is_direct = row[0] == connection.info.backend_pid
         self.flushes = row[1] != "off"
         if self.is_direct:
-            connection.prepare_threshold = PREPARE_AFTER
             connection.execute(sql.LIMITS)
 
-    def run(self, statements: Sequence[Statement]) -> list[Result]:
-        """All of them in one round trip. If one fails, those after it are not run."""
-        connection = self.connection
+    def run(self, statements: Sequence[Statement], *, keep: bool = True) -> list[list[Row]]:
+        """The rows of each, all in one round trip. If one fails, those after it are not run."""
+        _ = self.connection
+        assert self._wire is not None
         try:
-            if len(statements) == 1:
-                return [Result(connection.execute(*statements[0]))]
-            with connection.pipeline():
-                cursors = [connection.execute(*statement) for statement in statements]
-            return [Result(cursor) for cursor in cursors]
+            return self._wire.run(statements, keep=keep)
         except psycopg.Error as error:
             raise ours(error, self._place) from error
 
     def end_transaction(self) -> None:
         """Roll back, or give up a connection that cannot."""
-        if self._connection is None or self._connection.closed:
+        if not self.is_open:
             return
+        assert self._connection is not None
         status = self._connection.info.transaction_status
         if status == TransactionStatus.IDLE:
             return
         if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-            with contextlib.suppress(psycopg.Error):
-                self._connection.execute(sql.ROLLBACK)
+            with contextlib.suppress(StoreError):
+                self.run([(sql.ROLLBACK, ())])
                 return
         self.close()
 
@@ -135,16 +132,6 @@ class Link:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         with contextlib.suppress(OSError, psycopg.Error):
             os.close(connection.fileno())
-
-
-class Result:
-    """What one statement answered."""
-
-    __slots__ = ("count", "rows")
-
-    def __init__(self, cursor: psycopg.Cursor[Row]) -> None:
-        self.count = cursor.rowcount
-        self.rows: list[Row] = cursor.fetchall() if cursor.description else []
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 from clearance.store.interface import AccountKey, Needs
 from clearance.store.postgres import statements as sql
-from clearance.store.postgres.connection import Statement
 from clearance.store.postgres.rows import columns, is_name
+from clearance.store.postgres.wire import Statement
 
 EVERYBODY = ""
 """As a tenant: all of them."""

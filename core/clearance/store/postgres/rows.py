@@ -8,7 +8,7 @@ from typing import Any
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
 from clearance.model.results import Stop
-from clearance.store.sqlite.rows import Row, account_row, reservation_row, reservation_update
+from clearance.store.sqlite.rows import Row, account_row, reservation_row
 
 Columns = list[list[Any]]
 
@@ -51,10 +51,6 @@ def new_reservation(it: Reservation) -> Row:
     row = reservation_row(it)
     # string_to_array gives an empty array for an empty text.
     return (*row[:_KEY], clean(row[_KEY]), *row[_KEY + 1 :], "\n".join(it.held_on))
-
-
-def changed_reservation(it: Reservation, seen_due_at_ms: int | None) -> Row:
-    return (*reservation_update(it), seen_due_at_ms)
 
 
 def stop_row(stop: Stop) -> Row:

@@ -48,8 +48,7 @@ RESERVATION_COLUMNS = (
     "finalized_at_ms, due_at_ms, extension_count, idempotency_key, facts, committed_facts"
 )
 LOCK_RESERVATIONS = (
-    f"SELECT {RESERVATION_COLUMNS} FROM clearance.reservations WHERE id = ANY(%s::text[]) "
-    "ORDER BY id FOR NO KEY UPDATE"
+    f"SELECT {RESERVATION_COLUMNS} FROM clearance.reservations WHERE id = ANY(%s::text[]) ORDER BY id FOR NO KEY UPDATE"
 )
 MAKE_GATES = "INSERT INTO clearance.gates SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"
 LOCK_GATES = "SELECT tenant FROM clearance.gates WHERE tenant = ANY(%s::text[]) ORDER BY tenant FOR NO KEY UPDATE"
@@ -132,7 +131,7 @@ MOVE_ACCOUNTS = (
 )
 DROP_ACCOUNTS = f"DELETE FROM clearance.accounts WHERE (tenant, scope, unit) IN ({_NAMED})"
 
-# held_on comes as a JSON list: an array of lists of several lengths is none that unnest could take.
+# held_on comes as lines: unnest takes no array whose members are lists of several lengths.
 INSERT_RESERVATIONS = (
     f"INSERT INTO clearance.reservations ({RESERVATION_COLUMNS}, held_on) "
     "SELECT id, tenant, kind, status, unit, estimate, charged, actual, scope_path, run_id, created_at_ms, "
@@ -141,14 +140,13 @@ INSERT_RESERVATIONS = (
     "%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], "
     f"%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[]) n({RESERVATION_COLUMNS}, held_on)"
 )
-# Whoever closes or extends moves due_at_ms, so it tells whether the row is still what was read.
 UPDATE_RESERVATIONS = (
     "UPDATE clearance.reservations r SET status = n.status, charged = n.charged, actual = n.actual, "
     "expires_at_ms = n.expires_at_ms, finalized_at_ms = n.finalized_at_ms, due_at_ms = n.due_at_ms, "
     "extension_count = n.extension_count, committed_facts = n.committed_facts "
     "FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], "
-    "%s::text[], %s::text[], %s::bigint[]) n(status, charged, actual, expires_at_ms, finalized_at_ms, due_at_ms, "
-    "extension_count, committed_facts, id, seen_due_at_ms) WHERE r.id = n.id AND r.due_at_ms = n.seen_due_at_ms"
+    "%s::text[], %s::text[]) n(status, charged, actual, expires_at_ms, finalized_at_ms, due_at_ms, "
+    "extension_count, committed_facts, id) WHERE r.id = n.id"
 )
 INSERT_ANSWERS = (
     "INSERT INTO clearance.answers (key, tenant, payload, seq) "

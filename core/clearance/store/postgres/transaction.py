@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clearance.errors import StoreError
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
-from clearance.model.results import EVERYTHING, Event, Stop
+from clearance.model.results import Event, Stop
 from clearance.store.interface import AccountKey, Answered, Changes, Needs, Record, Tenant
 from clearance.store.postgres import statements as sql
 from clearance.store.postgres.holding import Holding
@@ -65,15 +64,12 @@ class PostgresTransaction(Holding):
     def open_below(self, tenant: str | None, scope: str) -> list[Reservation]:
         """Asked by what ends a whole scope, so every grant that is under way must be through, and no other begin."""
         self.take(Wanted(whole_tenants={tenant or EVERYBODY}))
-        if tenant is None:
-            rows = self.search(sql.GET_OPEN, ())
-        else:
-            rows = self.search(sql.GET_OPEN_OF_TENANT, (tenant,))
+        statement = sql.GET_OPEN if tenant is None else sql.GET_OPEN_OF_TENANT
+        rows = self.search(statement, () if tenant is None else (tenant,))
         found = []
         for row in rows:
             it = self._reservations.get(row[0]) or to_reservation(row)
-            self._due.setdefault(it.id, it.due_at_ms)
-            self._reservations.setdefault(it.id, it)
+            self._reservations[it.id] = it
             if lies_below(it, tenant, scope):
                 found.append(it)
         return found
@@ -137,6 +133,7 @@ class PostgresTransaction(Holding):
             self._drop(key)
         for reservation in changes.opened:
             self._reservations[reservation.id] = self._pending.inserted[reservation.id] = reservation
+            self._opened.add(reservation.id)
         for reservation in changes.changed:
             self._change(reservation)
         for stop in changes.stops:
@@ -156,12 +153,13 @@ class PostgresTransaction(Holding):
 
     def _prepare(self, changes: Changes) -> None:
         """Lock what is written without having been looked up; see rule 3 of `locks` for gates."""
-        missing = Wanted(
-            accounts={account[:3] for account in changes.accounts if account[:3] not in self._accounts},
-            reservations={it.id for it in changes.changed if it.id not in self._reservations},
-        )
-        if missing.accounts or missing.reservations:
-            self.take(missing)
+        missing = {account[:3] for account in changes.accounts if account[:3] not in self._accounts}
+        unlocked = {it.id for it in changes.changed} - self._locked - self._opened
+        if unlocked:
+            # What ends a scope settles one after another what `open_below` has found: lock the rest with the first.
+            unlocked |= {name for name, it in self._reservations.items() if it} - self._locked - self._opened
+        if missing or unlocked:
+            self.take(Wanted(accounts=missing, reservations=unlocked))
         # A kill need not know of a run's own account: whoever opens it holds what the run is held on.
         founding = {a.tenant for a in changes.accounts if a[:3] not in self._stored and not a.scope.startswith("run:")}
         granting = {it.tenant for it in changes.opened} - self._tenants_held
@@ -185,9 +183,10 @@ class PostgresTransaction(Holding):
 
     def _write_events(self, changes: Changes, now_ms: int) -> int:
         first = 0
-        for event in changes.events:
+        for event in (*changes.renewals, *changes.events):
             seq = self._next_seq()
-            first = first or seq
+            if event is changes.events[0]:
+                first = seq
             row = (seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
             self._pending.events.append(row)
             self._lines[seq] = to_event(row)
@@ -200,6 +199,3 @@ class PostgresTransaction(Holding):
         seq = self._number * LINES + self._lines_used
         self._lines_used += 1
         return seq
-
-
-__all__ = ["EVERYTHING", "PostgresTransaction", "StoreError"]

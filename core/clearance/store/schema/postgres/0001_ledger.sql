@@ -33,7 +33,7 @@ CREATE TABLE clearance.reservations (
     id              TEXT COLLATE "C" NOT NULL,
     tenant          TEXT COLLATE "C" NOT NULL,
     kind            TEXT NOT NULL CHECK (kind IN ('call', 'run')),
-    status          TEXT NOT NULL CHECK (status IN ('ACTIVE', 'COMMITTED', 'RELEASED', 'EXPIRED')),
+    status          TEXT COLLATE "C" NOT NULL CHECK (status IN ('ACTIVE', 'COMMITTED', 'RELEASED', 'EXPIRED')),
     unit            TEXT COLLATE "C" NOT NULL,
     estimate        BIGINT NOT NULL CHECK (estimate >= 0),
     charged         BIGINT CHECK (charged >= 0),

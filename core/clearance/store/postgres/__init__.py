@@ -1,0 +1,5 @@
+"""The PostgreSQL engine."""
+
+from clearance.store.postgres.engine import PostgresStore
+
+__all__ = ["PostgresStore"]

@@ -1,1 +1,0 @@
-"""Processes that fight for one ledger, die in mid-operation, fork and cancel."""

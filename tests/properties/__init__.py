@@ -1,1 +1,0 @@
-"""The authority against a naive model of the protocol, step by step."""
