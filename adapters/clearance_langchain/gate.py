@@ -64,9 +64,9 @@ class Options(TypedDict, total=False):
         overage_policy: for calls that cost more than was held.
     """
 
-    prices: Prices
+    prices: Prices | None
     tool_costs: ToolCosts | None
-    action_kinds: ActionKinds
+    action_kinds: ActionKinds | None
     arguments: Arguments | None
     ttl_ms: int
     overage_policy: OveragePolicy | None
@@ -98,9 +98,9 @@ class Gate:
 
     authority: Authority
     subject: Subject | None = None
-    prices: Prices = field(default_factory=default_prices)
+    prices: Prices | None = None
     tool_costs: ToolCosts | None = None
-    action_kinds: ActionKinds = field(default_factory=dict)
+    action_kinds: ActionKinds | None = None
     arguments: Arguments | None = None
     ttl_ms: int = DEFAULT_TTL_MS
     overage_policy: OveragePolicy | None = None
@@ -126,7 +126,7 @@ class Gate:
         """Raises PriceUnknown (a Denied) for a model without a price."""
         wanted = asked(prompt, params, ls_model, name)
         try:
-            estimate = wanted.estimate(self.prices)
+            estimate = wanted.estimate(self._prices)
         except ClearanceError as error:
             raise _refused(error) from None
         action = Action(kind=kind, name=wanted.model[:_MAX_NAME])
@@ -137,9 +137,13 @@ class Gate:
     ) -> Call:
         cost = self._cost(name)
         estimate = Amount(unit=Unit.USD_MICROCENTS, amount=0) if cost is None else cost
-        action = Action(kind=self.action_kinds.get(name, kind), name=(name or "unnamed")[:_MAX_NAME])
+        action = Action(kind=(self.action_kinds or {}).get(name, kind), name=(name or "unnamed")[:_MAX_NAME])
         facts = self._argument_facts(name, arguments)
         return Call(action, estimate, self._subject(metadata), unpriced=cost is None, facts=facts)
+
+    @property
+    def _prices(self) -> Prices:
+        return self.prices or default_prices()
 
     def _subject(self, metadata: Mapping[str, Any] | None) -> Subject | None:
         return resolve(self.subject, self.authority, metadata)
@@ -208,7 +212,7 @@ class Gate:
         if call.asked is None:
             return
         try:
-            cost = said.cost(call.asked.model, self.prices)
+            cost = said.cost(call.asked.model, self._prices)
             if cost is not None:
                 permit.settle(cost)
         except Exception as error:

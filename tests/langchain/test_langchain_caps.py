@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_world import ACME, MODEL, World
 
 from clearance.errors import CapsViolated, Denied
 from clearance.model.caps import Caps
 from clearance.pricing import PriceBook
 from clearance.simulator import Reply, ScriptedRequest, ToolCall
-from conftest import ACME, MODEL, World
 
 CAP = 7
 

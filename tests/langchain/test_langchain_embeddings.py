@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_openai import OpenAIEmbeddings
+from langchain_world import ACME, World
 
 from clearance.errors import BudgetExceeded, InvalidRequest, Killed, PriceUnknown, SubjectMissing
 from clearance.pricing import PriceBook, Usage
 from clearance_langchain import guard_embeddings
-from conftest import ACME, World
 
 PRICES = PriceBook({"text-embedding-3-small": {"input": "0.02", "output": "0"}})
 WAYS: dict[str, Callable[[World, Embeddings], Any]] = {

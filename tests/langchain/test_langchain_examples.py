@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from langchain_world import World
 
 from clearance.simulator import Reply, ScriptedRequest, ToolCall, calls_tool_forever
 from clearance.store.interface import ReservationQuery
-from conftest import World
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("langchain_executor", "langchain_create_agent", "langgraph_parallel", "langchain_multi_tenant_web")

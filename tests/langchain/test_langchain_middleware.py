@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain_world import ACME, World
 
 from clearance.errors import BudgetExceeded
 from clearance.model.amount import credits, usd
 from clearance.model.subject import Subject
 from clearance.simulator import Reply, ScriptedRequest, ToolCall, calls_tool_forever
-from conftest import ACME, World
 
 by_sync = pytest.mark.parametrize("is_async", [False, True])
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_world import ACME, World
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from clearance.errors import BudgetExceeded, Killed, Paused, SubjectMissing
 from clearance.model.amount import usd
 from clearance.simulator import calls_tool_forever
-from conftest import ACME, World
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"),

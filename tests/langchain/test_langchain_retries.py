@@ -18,6 +18,7 @@ from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.exceptions import ModelError
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_world import ACME, World
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import RetryPolicy
 
@@ -27,7 +28,6 @@ from clearance.errors import AuthorityUnavailable, BudgetExceeded, Denied, Inval
 from clearance.model.amount import usd
 from clearance_langchain import ClearanceCallbackHandler, govern_process, guard, is_guarded, stop_governing_process
 from clearance_langchain.errors import fit
-from conftest import ACME, World
 
 by_how = pytest.mark.parametrize("how", ["handler", "guard"])
 

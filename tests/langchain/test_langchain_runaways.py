@@ -13,12 +13,12 @@ import pytest
 from langchain.agents.middleware import ModelRetryMiddleware
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import ToolException
+from langchain_world import ACME, World
 
 from clearance.errors import Denied
 from clearance.model.amount import usd
 from clearance.model.subject import Subject
 from clearance.simulator import Reply, ScriptedRequest, always, calls_tool_forever
-from conftest import ACME, World
 
 BUDGET = usd("0.0006")
 Config = dict[str, Any]

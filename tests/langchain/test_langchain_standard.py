@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from langchain_world import World
 
 from clearance.connecting import connect
 from clearance.store.interface import ReservationQuery
-from conftest import World
 
 pytest.importorskip("langchain_tests", reason="needs langchain-tests, which brings pytest plugins of its own")
 

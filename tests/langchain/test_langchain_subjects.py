@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from langchain_world import World
 
 from clearance.errors import InvalidRequest, SubjectMissing
 from clearance.guard import acting_as
 from clearance.model.amount import usd
 from clearance.model.subject import Subject
-from conftest import World
 
 by_how = pytest.mark.parametrize("how", ["handler", "guard"])
 GLOBEX = Subject(tenant="globex")

@@ -13,12 +13,12 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langchain_world import World
 from langgraph.prebuilt import InjectedState, ToolNode
 
 from clearance.errors import BudgetExceeded, InvalidRequest, Killed
 from clearance.model.amount import Unit, credits
 from clearance.simulator import calls_tool_forever
-from conftest import World
 
 by_how = pytest.mark.parametrize("how", ["handler", "guard", "both"])
 

@@ -11,12 +11,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import LLM, BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation, LLMResult
+from langchain_world import MODEL, PRICES, World
 
 from clearance.errors import Denied, PriceUnknown
 from clearance.pricing import PriceBook, Usage
 from clearance.simulator import always
 from clearance_langchain.usage import Reported, Streamed, asked, reported
-from conftest import MODEL, PRICES, World
 
 by_how = pytest.mark.parametrize("how", ["handler", "guard", "both"])
 BOOK = PriceBook({"fake": {"input": "1.00", "cached_input": "0.10", "output": "10.00"}})
@@ -319,3 +319,43 @@ def test_the_price_is_not_chosen_by_a_run_name(make_world: Callable[..., World])
     config: Any = {"callbacks": [world.handler(prices=prices)], "run_name": "cheap"}
     Roundabout().invoke("hi", config)
     assert world.only().action["name"] == "Roundabout"
+
+
+class Native(Roundabout):
+    """A provider class with a short cut past `_stream`."""
+
+    def _stream_chat_model_events(self, messages: Any, **kwargs: Any) -> Iterator[Any]:
+        raise AssertionError("the short cut was taken")
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+def test_a_providers_short_cut_past_its_stream_hook_is_closed(world: World) -> None:
+    prices = PriceBook({"Native": {"input": "1", "output": "1"}})
+    assert type(world.guard(Native(), prices=prices))._stream_chat_model_events is None
+    list(world.guard(Native(), prices=prices).stream_events("hi", version="v3"))
+    assert len(world.all()) == 1
+
+
+def test_a_model_that_streams_only_by_its_default_is_still_seen_as_such(world: World) -> None:
+    """LangChain compares the hooks by identity to see what a model can do: the guard must not add any."""
+
+    class Whole(BaseChatModel):
+        @property
+        def _llm_type(self) -> str:
+            return "whole"
+
+        def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+            return ChatResult(generations=[ChatGeneration(message=AIMessage("hello"))])
+
+    prices = PriceBook({"Whole": {"input": "1", "output": "1"}})
+    model = world.guard(Whole(), prices=prices)
+    assert type(model)._stream is BaseChatModel._stream
+    assert [chunk.content for chunk in model.stream("hi")] == ["hello"]
+    world.run(model.ainvoke("hi"))
+    assert len(world.all()) == 2
+
+
+def test_without_prices_the_public_list_is_used(world: World) -> None:
+    model = world.guard(world.model(), prices=None, action_kinds=None, tool_costs=None)
+    model.invoke("hi")
+    assert world.spent() == world.cost > 0

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
+from langchain_world import ACME, World
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from clearance.errors import BudgetExceeded, Killed
 from clearance.simulator import Reply, ScriptedRequest, always
-from conftest import ACME, World
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"),

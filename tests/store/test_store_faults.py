@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,15 +71,16 @@ except ClearanceError as error:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder() -> Iterator[Path]:
     """A folder that an unprivileged process can reach and, until its rights change, write."""
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
-    place = tmp_path / "place"
-    place.mkdir()
-    if os.getuid() == 0:
-        os.chown(place, NOBODY, NOBODY)
-    return place
+    with tempfile.TemporaryDirectory() as above:
+        place = Path(above, "place")
+        place.mkdir()
+        for it in (above, place):
+            os.chmod(it, 0o755)
+            if os.getuid() == 0:
+                os.chown(it, NOBODY, NOBODY)
+        yield place
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def filled(folder: Path, open_ledger: Open) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["folder", "new in folder", "file", "lock", "no folder above"])
+@pytest.mark.parametrize("what", ["folder", "new in folder", "file", "lock", "no folder above", "not to be entered"])
 def test_a_place_that_cannot_be_written_is_refused_and_named(filled: Path, what: str) -> None:
     asked, locked = {
         "folder": (filled, filled.parent),
@@ -102,10 +104,11 @@ def test_a_place_that_cannot_be_written_is_refused_and_named(filled: Path, what:
         "file": (filled, filled),
         "lock": (filled, Path(f"{filled}.lock")),
         "no folder above": (filled.parent / "a" / "b" / "new.db", filled.parent),
+        "not to be entered": (filled, filled.parent),
     }[what]
     mode = locked.stat().st_mode
-    locked.chmod(0o555 if locked.is_dir() else 0o444)
     before = filled.read_bytes()
+    locked.chmod(0o600 if what == "not to be entered" else 0o555 if locked.is_dir() else 0o444)
     try:
         said = python(SAY, asked, prepare=BECOME_NOBODY)
     finally:

@@ -43,9 +43,7 @@ def _attributed(operation: Operation[R]) -> Operation[R]:
     if origin is None:
         return operation
     apply = operation.apply
-    return Operation(
-        lambda tx: apply(cast(Transaction, _Attributed(tx, origin))), operation.flush, operation.needs
-    )
+    return Operation(lambda tx: apply(cast(Transaction, _Attributed(tx, origin))), operation.flush, operation.needs)
 
 
 class _Attributed:
@@ -113,9 +111,7 @@ class RecordKeeping:
         with self._store.read() as reader:
             return reader.record(kind, record_id)
 
-    def records(
-        self, kind: str, *, tenant: str | None = None, after: str = "", limit: int = PAGE
-    ) -> Sequence[Record]:
+    def records(self, kind: str, *, tenant: str | None = None, after: str = "", limit: int = PAGE) -> Sequence[Record]:
         """Part of the documents of a kind, by id."""
         with self._store.read() as reader:
             return reader.records(kind, tenant, after, limit)

@@ -51,7 +51,8 @@ def judge(call: Call[T], response: Response) -> T | Doubt:
             error.retry_after_ms = wait_s * 1000
         return Doubt(error, wait_s)
     if status >= 500 or status == 408:
-        return Doubt(AuthorityUnavailable(f"{call.verb}: the server answered {status}"), outage=status != 408)
+        failed = AuthorityUnavailable(f"{call.verb}: the server answered {status}", details={"status": status})
+        return Doubt(failed, outage=status != 408)
     raise refusal(call, response)
 
 

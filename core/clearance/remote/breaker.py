@@ -21,6 +21,7 @@ class Breaker:
     """
 
     def __init__(self, clock: Callable[[], float], jitter: Callable[[], float] = random.random) -> None:
+        self.on_recovery: Callable[[], None] | None = None
         self._clock = clock
         self._jitter = jitter
         self._lock = Lock()
@@ -57,18 +58,31 @@ class Breaker:
         if outage is False and not self._failures and not probe:
             return
         with self._lock:
-            if probe:
-                self._probing = False
-            if outage is None:
-                return
-            if not outage:
-                self._failures = 0
-                self._open_until = None
-                self._pause_s = FIRST_PAUSE_S
-                return
-            self._failures += 1
-            if probe:
-                self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2)
-            if probe or (self._failures >= FAILURES_TO_OPEN and self._open_until is None):
-                # Spread, so that many clients do not all knock at the same moment.
-                self._open_until = self._clock() + self._pause_s * (0.75 + 0.25 * self._jitter())
+            recovered = self._note(probe, outage)
+        if recovered and self.on_recovery is not None:
+            self.on_recovery()
+
+    def renew(self) -> None:
+        """After a fork: a lock that another thread of the parent held would stay locked."""
+        self._lock = Lock()
+        self._probing = False
+
+    def _note(self, probe: bool, outage: bool | None) -> bool:
+        """True if the outage is over."""
+        if probe:
+            self._probing = False
+        if outage is None:
+            return False
+        if not outage:
+            recovered = self._failures > 0
+            self._failures = 0
+            self._open_until = None
+            self._pause_s = FIRST_PAUSE_S
+            return recovered
+        self._failures += 1
+        if probe:
+            self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2)
+        if probe or (self._failures >= FAILURES_TO_OPEN and self._open_until is None):
+            # Spread, so that many clients do not all knock at the same moment.
+            self._open_until = self._clock() + self._pause_s * (0.75 + 0.25 * self._jitter())
+        return False

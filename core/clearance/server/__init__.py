@@ -1,8 +1,8 @@
 """The authority behind HTTP: the Cycles protocol for any client, and our own routes beside it.
 
-    from clearance.server import serve
+from clearance.server import serve
 
-    serve("sqlite:///budget.db")
+serve("sqlite:///budget.db")
 """
 
 from __future__ import annotations

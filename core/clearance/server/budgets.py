@@ -105,9 +105,7 @@ async def list_budgets(server: Server, call: Call) -> Reply:
     bound = f"budgets|{tenant}|{path}|{unit}|{status}"
     after = account_cursor(call.query.get("cursor"), bound)
     found = await server.off_loop(
-        lambda: server.authority.accounts(
-            tenant, prefix=path, unit=unit, status=status, limit=limit + 1, after=after
-        )
+        lambda: server.authority.accounts(tenant, prefix=path, unit=unit, status=status, limit=limit + 1, after=after)
     )
     page = found[:limit]
     cursor = cursors.encoded(page[-1].key, bound) if len(found) > limit else None

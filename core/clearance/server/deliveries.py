@@ -35,7 +35,8 @@ def new_delivery(subscription: Record, event: Event, now_ms: int, replay_id: str
     }
     if flags:
         body["flags"] = flags
-    return Record(DELIVERY, f"{subscription.id}:{place}", subscription.tenant, body, now_ms)
+    # Due since it happened, so that what is due first happened first.
+    return Record(DELIVERY, f"{subscription.id}:{place}", subscription.tenant, body, min(event.at_ms, now_ms))
 
 
 def content(event: Event) -> bytes:
@@ -72,9 +73,7 @@ def arrived(delivery: Record, status: int, took_ms: int, now_ms: int) -> Record:
     return delivery._replace(body=body, due_at_ms=None)
 
 
-def failed(
-    delivery: Record, subscription: Record, error: str, status: int | None, took_ms: int, now_ms: int
-) -> Record:
+def failed(delivery: Record, subscription: Record, error: str, status: int | None, took_ms: int, now_ms: int) -> Record:
     """To be tried again, or given up."""
     policy = retry_policy(subscription.body)
     attempts = delivery.body["attempts"] + 1

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections import deque
+from functools import partial
 
 import httpx
 
@@ -25,6 +26,7 @@ from clearance.server.settings import Settings
 from clearance.server.stream import LogWatch
 from clearance.server.subscriptions import ACTIVE, DISABLED, KIND, selects
 from clearance.server.targets import Blocked, resolve
+from clearance.server.wire import Wire
 from clearance.store.interface import Changes, EventQuery, NewEvent, Record, Transaction
 
 log = logging.getLogger("clearance.server.webhooks")
@@ -124,7 +126,7 @@ class Dispatcher:
     ) -> list[Record] | None:
         """None: another server delivers."""
         kept = tx.record(OUTBOX, PLACE)
-        body = kept.body if kept else {"seq": 0, "owner": "", "until_ms": 0}
+        body: Wire = kept.body if kept else {"seq": 0, "owner": "", "until_ms": 0}
         if body["owner"] != self._name and body["until_ms"] > now_ms:
             return None
         made = [
@@ -138,11 +140,12 @@ class Dispatcher:
         if fresh or seq != body["seq"] or body["owner"] != self._name or body["until_ms"] - now_ms < LEASE_MS // 2:
             lease = {"seq": seq, "owner": self._name, "until_ms": now_ms + LEASE_MS}
             tx.write(Changes(records=[Record(OUTBOX, PLACE, "", lease), *fresh]), now_ms)
-        return [
+        due = [
             record
             for record in tx.due_records(DELIVERY, now_ms, BATCH + len(self._sending))
             if record.id not in self._sending
-        ][:BATCH]
+        ]
+        return sorted(due[:BATCH], key=lambda record: record.body["seq"])
 
     def _enqueue(self, record: Record) -> None:
         """First attempts of a tenant go one after another; retries on their own, for they are late anyway."""
@@ -251,8 +254,12 @@ class Dispatcher:
             after = rows[-1].id
             old = [(DELIVERY, row.id) for row in rows if row.body.get("completed_at_ms", before) < before]
             if old:
-                await self._authority.akeep(lambda tx, now, old=old: tx.write(Changes(dropped_records=old), now))
+                await self._authority.akeep(partial(_drop, old))
             await asyncio.sleep(0)
+
+
+def _drop(old: list[tuple[str, str]], tx: Transaction, now_ms: int) -> None:
+    tx.write(Changes(dropped_records=old), now_ms)
 
 
 def _hopeless(record: Record, subscription: Record | None, now_ms: int) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from clearance.errors import AuthorityUnavailable, ClearanceError, Denied, InvalidRequest
+from clearance.server.names import names
 
 WIRE_CODES = {
     # The protocol's list of codes is closed and a stop is nearest to a frozen budget: an operator said no and a retry
@@ -15,14 +16,14 @@ WIRE_CODES = {
     "CONFLICT": "INVALID_REQUEST",
 }
 KNOWN_CODES = frozenset(
-    (
+    names(
         "INVALID_REQUEST UNAUTHORIZED FORBIDDEN NOT_FOUND BUDGET_EXCEEDED BUDGET_FROZEN BUDGET_CLOSED "
         "RESERVATION_EXPIRED RESERVATION_FINALIZED IDEMPOTENCY_MISMATCH UNIT_MISMATCH OVERDRAFT_LIMIT_EXCEEDED "
         "DEBT_OUTSTANDING MAX_EXTENSIONS_EXCEEDED LIMIT_EXCEEDED TENANT_CLOSED INTERNAL_ERROR "
         # The governance plane's own:
         "TENANT_NOT_FOUND DUPLICATE_RESOURCE BUDGET_NOT_FOUND INSUFFICIENT_PERMISSIONS WEBHOOK_NOT_FOUND "
         "WEBHOOK_URL_INVALID EVENT_NOT_FOUND REPLAY_IN_PROGRESS"
-    ).split()
+    )
 )
 
 Headers = list[tuple[bytes, bytes]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from clearance.model.results import Event
+from clearance.server.names import names
 from clearance.server.wire import Wire, iso
 
 SOURCE = "clearance"
@@ -20,7 +21,7 @@ class Kind(NamedTuple):
     category: str
 
 
-_SAME = (
+_SAME = names(
     "budget.created budget.updated budget.funded budget.debited budget.reset budget.reset_spent budget.debt_repaid "
     "budget.frozen budget.unfrozen budget.closed budget.closed_via_tenant_cascade budget.exhausted "
     "budget.over_limit_entered budget.over_limit_exited budget.debt_incurred "
@@ -30,7 +31,7 @@ _SAME = (
     "webhook.disabled_via_tenant_cascade "
     "api_key.created api_key.revoked api_key.revoked_via_tenant_cascade api_key.permissions_changed "
     "system.webhook_delivery_failed"
-).split()
+)
 
 TABLE: dict[str, Kind] = {name: Kind(name, name.partition(".")[0]) for name in _SAME} | {
     "budget.renewed": Kind("custom.budget.renewed", "budget"),
@@ -52,12 +53,12 @@ INTERNAL_OF = {kind.type: name for name, kind in TABLE.items()} | {_CASCADE.type
 """For filters: where a protocol type is found in the log."""
 
 NOT_EMITTED = frozenset(
-    (
+    names(
         "budget.threshold_crossed budget.burn_rate_anomaly reservation.denial_rate_spike "
-        "reservation.expiry_rate_spike api_key.expired api_key.auth_failed "
-        "api_key.auth_failure_rate_spike policy.created policy.updated policy.deleted system.store_connection_lost "
+        "reservation.expiry_rate_spike api_key.expired api_key.auth_failed api_key.auth_failure_rate_spike "
+        "policy.created policy.updated policy.deleted system.store_connection_lost "
         "system.store_connection_restored system.high_latency system.webhook_test"
-    ).split()
+    )
 )
 """Types of the protocol that may be subscribed to and never come."""
 
@@ -83,7 +84,9 @@ def event_id(seq: int) -> str:
 
 def seq_of(text: str) -> int | None:
     digits = text.removeprefix("log_")
-    return int(digits) if text.startswith("log_") and digits.isascii() and digits.isdigit() and len(digits) < 19 else None
+    return (
+        int(digits) if text.startswith("log_") and digits.isascii() and digits.isdigit() and len(digits) < 19 else None
+    )
 
 
 def trace_of(event: Event) -> tuple[str | None, str | None]:

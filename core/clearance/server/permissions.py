@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from clearance.server.names import names
 
 PERMISSIONS = frozenset(
-    (
+    names(
         "reservations:create reservations:commit reservations:release reservations:extend reservations:list "
         "balances:read budgets:read budgets:write policies:read policies:write webhooks:read webhooks:write "
         "events:read admin:read admin:write admin:tenants:read admin:tenants:write admin:budgets:read "
@@ -12,12 +13,12 @@ PERMISSIONS = frozenset(
         "admin:webhooks:read admin:webhooks:write admin:events:read admin:audit:read "
         # Not in the protocol's list, but in what its users are told to send (A27).
         "events:create decide"
-    ).split()
+    )
 )
-DEFAULT_PERMISSIONS = (
+DEFAULT_PERMISSIONS = names(
     "reservations:create reservations:commit reservations:release reservations:extend reservations:list "
     "balances:read budgets:read budgets:write policies:read policies:write"
-).split()
+)
 
 _ALSO = {
     # The protocol names no permission for these two; a key that may reserve may ask, one that may commit may record.
@@ -46,22 +47,20 @@ _FLAGS = {
     "view_tenants": (),
     "view_api_keys": (),
     "view_policies": ("policies:read", "admin:read", "admin:policies:read"),
-    "view_reservations": (
+    "view_reservations": names(
         "reservations:create reservations:commit reservations:release reservations:extend reservations:list admin:read"
-    ).split(),
+    ),
     "manage_budgets": ("budgets:write", "admin:write", "admin:budgets:write"),
     "manage_policies": ("policies:write", "admin:write", "admin:policies:write"),
     "manage_webhooks": ("webhooks:write", "admin:write", "admin:webhooks:write"),
     "manage_tenants": (),
     "manage_api_keys": (),
-    "manage_reservations": (
+    "manage_reservations": names(
         "reservations:create reservations:commit reservations:release reservations:extend admin:write"
-    ).split(),
+    ),
 }
 
 
 def capabilities(held: frozenset[str] | None) -> dict[str, bool]:
     """The flags of introspection; None is the operator, who can do everything."""
     return {flag: held is None or any(name in held for name in names) for flag, names in _FLAGS.items()}
-
-

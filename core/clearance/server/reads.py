@@ -48,9 +48,7 @@ def _query(call: Call) -> ReservationQuery:
     tenant = given.get("tenant")
     if call.principal.is_admin:
         if not tenant:
-            raise InvalidRequest(
-                "tenant", "tenant query parameter is required when using admin key authentication"
-            )
+            raise InvalidRequest("tenant", "tenant query parameter is required when using admin key authentication")
         tenant = tenant.lower()
     else:
         if tenant is not None and tenant != call.principal.tenant:

@@ -99,9 +99,7 @@ async def event(server: Server, call: Call) -> Reply:
         overage_policy=body.overage_policy,
         run_id=_run_of(server, call),
         idempotency_key=body.idempotency_key,
-        metadata=wire.kept_metadata(
-            body.metadata, metrics=_facts(body.metrics), client_time_ms=body.client_time_ms
-        ),
+        metadata=wire.kept_metadata(body.metadata, metrics=_facts(body.metrics), client_time_ms=body.client_time_ms),
     )
     return Reply(wire.event(answer), status=201)
 

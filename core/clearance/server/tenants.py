@@ -1,4 +1,4 @@
-"""Tenants as the governance plane knows them: a document for what people set, a ledger row for what the authority heeds."""
+"""Tenants: a document for what people set, and a row of the ledger for what the authority heeds."""
 
 from __future__ import annotations
 

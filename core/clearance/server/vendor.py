@@ -5,7 +5,7 @@ from __future__ import annotations
 from clearance.authority import controls
 from clearance.authority.interface import DEFAULT_TTL_MS
 from clearance.errors import NotFound
-from clearance.model.results import Stop
+from clearance.model.results import EVERYTHING, Stop
 from clearance.model.subject import tenant_of
 from clearance.server import wire
 from clearance.server.bodies import EndRunBody, RunBody, StopBody, StoppedBody
@@ -13,7 +13,6 @@ from clearance.server.context import Server
 from clearance.server.errors import forbidden
 from clearance.server.http import Call, Reply
 from clearance.server.runtime import reservation_in, subject_of
-from clearance.store.interface import EVERYTHING
 
 PROTOCOL = "0.1.25"
 CAPABILITIES = {

@@ -9,8 +9,8 @@ from clearance.errors import InvalidRequest
 from clearance.server import cursors, parameters, tenants
 from clearance.server.context import Server
 from clearance.server.deliveries import DELIVERY, new_delivery, shown_delivery
-from clearance.server.eventreads import MAX_SCANNED, Filter, scan
 from clearance.server.errors import Refused, not_found
+from clearance.server.eventreads import MAX_SCANNED, Filter, scan
 from clearance.server.eventtypes import SYSTEM, kind_of
 from clearance.server.http import Call, Reply
 from clearance.server.reads import more
@@ -175,9 +175,7 @@ async def replay(server: Server, call: Call) -> Reply:
         raise InvalidRequest("from", "is later than to", "a start before the end")
     wanted = _window_of(record, start, end)
     tenant = record.tenant if record.tenant != SYSTEM else None
-    events, last = await server.off_loop(
-        lambda: scan(server, wanted, False, MAX_SCANNED, None)
-    )
+    events, last = await server.off_loop(lambda: scan(server, wanted, False, MAX_SCANNED, None))
     chosen = [
         event
         for event in events

@@ -48,9 +48,10 @@ def place_of(url: str) -> str:
 class Link:
     """Not thread-safe."""
 
-    def __init__(self, conninfo: str, place: str) -> None:
+    def __init__(self, conninfo: str, place: str, *, writes: bool = False) -> None:
         self._conninfo = conninfo
         self._place = place
+        self._writes = writes
         self._connection: psycopg.Connection[Row] | None = None
         self._wire: Wire | None = None
         self.is_direct = False
@@ -92,6 +93,8 @@ class Link:
         self.flushes = row[1] != "off"
         if self.is_direct:
             connection.execute(sql.LIMITS)
+            if self._writes:
+                connection.execute(sql.PLANS)
 
     def run(self, statements: Sequence[Statement], *, keep: bool = True) -> list[list[Row]]:
         """The rows of each, all in one round trip. If one fails, those after it are not run."""

@@ -61,7 +61,7 @@ class PostgresStore:
         self._readers: list[Link] = []
         self._lent: set[Link] = set()
         self._listener: Listener | None = None
-        self._writer = self._link()
+        self._writer = Link(self._conninfo, self._place, writes=True)
         self._transaction = PostgresTransaction(self._writer, self._place)
 
     def _link(self) -> Link:

@@ -221,7 +221,8 @@ class Holding:
 
     def _read_tenants(self, wanted: Wanted, rows: Sequence[Row]) -> None:
         found = {row[0]: Tenant(*row) for row in rows}
-        for name in wanted.tenants - self._pending.tenants.keys():
+        owners = {it.tenant for name in wanted.reservations if (it := self._reservations[name])}
+        for name in (wanted.tenants | owners) - self._pending.tenants.keys():
             if name in self._tenants and self._tenants[name] != found.get(name):
                 raise self.fail(f"tenant {name} changed")
             self._tenants[name] = found.get(name)

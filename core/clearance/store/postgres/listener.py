@@ -46,7 +46,7 @@ class Listener:
     def _work(self) -> None:
         while not self._closing.is_set():
             try:
-                self._link.run([(f"LISTEN {sql.CHANNEL}", ())])
+                self._link.connection.execute(f"LISTEN {sql.CHANNEL}".encode())
                 self._look()
                 self._listen()
             except (StoreError, psycopg.Error) as error:
@@ -62,7 +62,7 @@ class Listener:
             self._look()
 
     def _look(self) -> None:
-        version = int(self._link.run([(sql.GET_STOPS_VERSION, ())])[0].rows[0][0])
-        before, self._version = self._version, version
-        if before is not None and version != before:
+        row = self._link.connection.execute(sql.GET_STOPS_VERSION.encode()).fetchone()
+        before, self._version = self._version, int(row[0]) if row else None
+        if before is not None and self._version != before:
             self._changed()

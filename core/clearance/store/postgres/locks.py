@@ -84,6 +84,9 @@ class Wanted:
         return ((sql.GET_ANSWERS, (self.answers,)),) if self.answers else ()
 
     def tenant_reads(self) -> Sequence[Statement]:
+        """Also those of the reservations: whoever settles one asks whether its tenant is open."""
+        if self.reservations:
+            return ((sql.GET_TENANTS_AND_OWNERS, (sorted(self.tenants), sorted(self.reservations))),)
         return ((sql.GET_TENANTS_NAMED, (sorted(self.tenants),)),) if self.tenants else ()
 
 

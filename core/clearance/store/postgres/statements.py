@@ -15,6 +15,12 @@ FLUSH_OFF = "SET LOCAL synchronous_commit = off"
 # A writer that hangs must not hold a hot budget for long, and one that waits must not wait for ever.
 LOCK_TIMEOUT_MS, IDLE_TIMEOUT_MS = 8_000, 10_000
 LIMITS = f"SET lock_timeout = {LOCK_TIMEOUT_MS}; SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}"
+# For a session of our own, whose plans are kept: they must still be right when the tables are large. Every statement of
+# a batch finds its rows by key, so there is one good plan, whatever the statistics said when it was made.
+PLANS = (
+    "SET jit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; "
+    "SET enable_hashjoin = off; SET enable_mergejoin = off"
+)
 LIMITS_HERE = (
     f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true), "
     f"set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_MS}', true)"
@@ -91,6 +97,11 @@ GET_STOPS_VERSION = "SELECT version FROM clearance.stops_version"
 GET_TENANTS = "SELECT tenant, status, overage_policy, max_extensions FROM clearance.tenants ORDER BY tenant"
 GET_TENANTS_NAMED = (
     "SELECT tenant, status, overage_policy, max_extensions FROM clearance.tenants WHERE tenant = ANY(%s::text[])"
+)
+
+GET_TENANTS_AND_OWNERS = (
+    f"{GET_TENANTS_NAMED} UNION SELECT t.tenant, t.status, t.overage_policy, t.max_extensions "
+    "FROM clearance.reservations r JOIN clearance.tenants t USING (tenant) WHERE r.id = ANY(%s::text[])"
 )
 
 GET_RECORD = f"SELECT {RECORD_COLUMNS} FROM clearance.records WHERE kind = %s AND id = %s"

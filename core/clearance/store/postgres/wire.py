@@ -22,7 +22,6 @@ Statement = tuple[str, Sequence[Any]]
 _SYNC, _ABORTED, _FATAL = pq.ExecStatus.PIPELINE_SYNC, pq.ExecStatus.PIPELINE_ABORTED, pq.ExecStatus.FATAL_ERROR
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _BROKEN = pq.ConnStatus.BAD
-MAX_PREPARED = 200
 
 
 class Wire:
@@ -32,6 +31,7 @@ class Wire:
         self._pgconn = connection.pgconn
         self._prepares = prepares
         self._names: dict[str, bytes] = {}
+        self._made = 0
 
     def run(self, statements: Sequence[Statement], *, keep: bool) -> list[list[Row]]:
         """The rows of each. If one fails, those after it are not run and its error is raised.
@@ -54,13 +54,13 @@ class Wire:
         error = _failure(results)
         if error is not None:
             # Which of the new plans exist is not worth finding out: names are never used twice.
-            for text in filter(None, prepared):
-                self._names.pop(text, None)
+            for made in filter(None, prepared):
+                self._names.pop(made, None)
             raise error
         answers = iter(results)
         rows = []
-        for text in prepared:
-            if text is not None:
+        for made in prepared:
+            if made is not None:
                 next(answers)
             rows.append(_rows(next(answers)))
         return rows
@@ -75,14 +75,15 @@ class Wire:
         if name is not None:
             self._pgconn.send_query_prepared(name, dumped)
             return None
-        self._made = getattr(self, "_made", 0) + 1
-        name = self._names[text] = b"clearance_%d" % self._made
-        self._pgconn.send_prepare(name, query)
-        self._pgconn.send_query_prepared(name, dumped)
+        self._made += 1
+        made = self._names[text] = b"clearance_%d" % self._made
+        self._pgconn.send_prepare(made, query)
+        self._pgconn.send_query_prepared(made, dumped)
         return text
 
     def _receive(self) -> list[pq.abc.PGresult]:
-        pgconn, results = self._pgconn, []
+        pgconn = self._pgconn
+        results: list[pq.abc.PGresult] = []
         poller = select.poll()
         while True:
             unsent = pgconn.flush()

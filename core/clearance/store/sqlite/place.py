@@ -41,12 +41,13 @@ def prepare(path: Path) -> None:
     """Refuse an unsafe place; make the folder. Raises StoreUnsafe, StoreCorrupt, StoreReadOnly."""
     _require_sqlite()
     _require_local(path)
-    if path.is_dir():
-        raise StoreCorrupt(f"{path} is a folder, not a ledger file; give the path of a file in it")
     try:
+        is_folder = path.is_dir()
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreReadOnly(f"cannot make the folder {path.parent}: {error.strerror}") from None
+        raise StoreReadOnly(f"cannot enter or make the folder {path.parent}: {error.strerror}") from None
+    if is_folder:
+        raise StoreCorrupt(f"{path} is a folder, not a ledger file; give the path of a file in it")
     _require_writable(path)
     if path.exists() and path.stat().st_size:
         _require_ours(path)
