@@ -13,7 +13,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Goal:
-    """What was hoped for, what was measured, and whether that is enough; None where it was not measured."""
+    """What was hoped for, what was measured, and whether that is enough; None where that cannot be told."""
 
     text: str
     measured: str
@@ -21,7 +21,7 @@ class Goal:
 
     @property
     def verdict(self) -> str:
-        return "not measured" if self.met is None else "met" if self.met else "missed"
+        return "cannot be told" if self.met is None else "met" if self.met else "missed"
 
 
 @dataclass

@@ -53,7 +53,7 @@ FULL = Sizes(
     process_seconds=5.0,
     past=(1_000, 100_000, 1_000_000),
     operations=1_000_000,
-    memory_seconds=240.0,
+    memory_seconds=300.0,
     busy_seconds=6.0,
     imports=10,
 )

@@ -13,6 +13,7 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -55,15 +56,20 @@ def guarding_hooks(base: type[BaseChatModel]) -> dict[str, Any]:
         "_stream": _stream,
         "_astream": _astream,
     }
-    return {
-        name: wraps(getattr(base, name))(make(getattr(base, name)))
-        for name, make in made.items()
-        if getattr(base, name) is not getattr(BaseChatModel, name)
-    }
+    own = {name: getattr(base, name) for name in made if getattr(base, name) is not getattr(BaseChatModel, name)}
+    return {name: _disguised(made[name](hook), hook) for name, hook in own.items()}
 
 
 NATIVE_EVENT_HOOKS = ("_stream_chat_model_events", "_astream_chat_model_events")
 """A provider's short cut past `_stream`; without it LangChain takes the way through `_stream`."""
+
+
+def _disguised(guarding: Any, hook: Hook) -> Hook:
+    """LangChain asks for the signature at each call: worked out once, here, it costs nothing there."""
+    disguised: Any = wraps(hook)(guarding)
+    disguised.__signature__ = signature(hook)
+    made: Hook = disguised
+    return made
 
 
 def _generate(hook: Hook) -> Hook:

@@ -193,42 +193,34 @@ def test_waiting_has_an_end_and_what_timed_out_is_not_done_later(authority: Embe
 def test_an_interrupt_in_the_queue_withdraws_what_was_asked(
     authority: EmbeddedAuthority, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted:
-        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-            raise KeyboardInterrupt
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
 
-    def run() -> str:
-        waiting = batch._Waiting(Operation(lambda _: "done", False), lambda: None)
-        assert not authority._batch._enter(waiting)
-        authority._batch._wait(waiting, Interrupted())  # type: ignore[arg-type]
-        return "waited"
-
-    interrupted = gate._pool.submit(run)
-    assert isinstance(interrupted.exception(LONG), KeyboardInterrupt)
-    assert not authority._batch._queue
+    group = authority._batch
+    monkeypatch.setattr(group, "_wait", interrupted)
+    first = gate._pool.submit(hold, authority, 5)
+    assert isinstance(first.exception(LONG), KeyboardInterrupt)
+    assert not group._queue
+    monkeypatch.undo()
     (other,) = gate.queue(lambda: hold(authority, 10))
     gate.open()
     assert other.result(LONG)
+    assert figures(authority) == (990, 10, 0, 0)
 
 
 def test_an_interrupt_in_whoever_was_told_to_lead_leaves_nobody_waiting(
-    authority: EmbeddedAuthority, gate: Gate
+    authority: EmbeddedAuthority, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lead is handed over at the very moment of the Ctrl-C."""
     group = authority._batch
-    woken = threading.Event()
 
-    class Interrupted:
-        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-            assert woken.wait(LONG)
-            raise KeyboardInterrupt
+    def interrupted(waiting: batch._Waiting, lock: threading.Lock) -> None:
+        assert lock.acquire(timeout=LONG)
+        raise KeyboardInterrupt
 
-    def run() -> None:
-        waiting = batch._Waiting(Operation(lambda _: "done", False), woken.set)
-        group._enter(waiting)
-        group._wait(waiting, Interrupted())  # type: ignore[arg-type]
-
-    (first,) = gate.queue(run)
+    monkeypatch.setattr(group, "_wait", interrupted)
+    (first,) = gate.queue(lambda: hold(authority, 5))
+    monkeypatch.undo()
     (second,) = gate.queue(lambda: hold(authority, 10))
     gate.open()
     assert isinstance(first.exception(LONG), KeyboardInterrupt)

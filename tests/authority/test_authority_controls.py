@@ -251,3 +251,21 @@ def test_a_stop_needs_a_scope_a_reason_and_an_actor(
         getattr(authority, verb)(target, **words)
     assert refused.value.field == field
     assert (authority.stops(), authority.events()) == ([], [])
+
+
+def test_a_kill_on_the_owner_of_a_run_reaches_whoever_acts_inside(authority: EmbeddedAuthority) -> None:
+    budget(authority, TENANT, 1000)
+    owner, helper = Subject(tenant="acme", agent="owner"), Subject(tenant="acme", agent="helper")
+    whole = authority.start_run(owner, tokens(100))
+    inside = authority.reserve(helper, CALL, tokens(10), run_id=whole.reservation_id)
+    outside = authority.reserve(helper, CALL, tokens(10))
+    assert inside.reservation_id
+    assert outside.reservation_id
+    stop = authority.kill("tenant:acme/agent:owner", reason="test", actor="me")
+    assert set(stop.in_flight) == {whole.reservation_id, inside.reservation_id}
+    assert set(authority.stopped([inside.reservation_id, outside.reservation_id])) == {inside.reservation_id}
+    with pytest.raises(Killed):
+        authority.reserve(helper, CALL, tokens(10), run_id=whole.reservation_id)
+    with pytest.raises(Killed):
+        authority.extend(inside.reservation_id, 1000)
+    assert authority.reserve(helper, CALL, tokens(10)).allowed

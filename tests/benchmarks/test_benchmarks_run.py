@@ -23,7 +23,7 @@ def test_a_benchmark_gives_rows_of_figures(sections: dict[str, Section], name: s
     assert len({tuple(row) for row in section.rows}) == 1
     figures = [value for row in section.rows for value in row.values() if isinstance(value, int | float)]
     assert len(figures) >= len(section.rows)
-    assert all(goal.verdict in ("met", "missed") for goal in section.goals)
+    assert all(goal.verdict in ("met", "missed", "cannot be told") for goal in section.goals)
 
 
 def test_the_document_has_every_section_and_goal(sections: dict[str, Section]) -> None:

@@ -9,10 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("typer")
-pytest.importorskip("rich")
-pytest.importorskip("yaml")
-
 import clearance
 from clearance.cli import main
 from clearance.connecting import LocalAuthority, connect

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("yaml")
-
 from clearance.config import ConfigInvalid, load, parse
 from clearance.errors import InvalidRequest
 from clearance.model.amount import tokens, usd

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("yaml")
-
 from clearance.authority.budgets import BudgetSpec
 from clearance.config import differences, parse, plan, spec_of
 from clearance.errors import BudgetClosed

@@ -96,7 +96,8 @@ def main(path: str, seed: int) -> None:
     for thread in threads:
         thread.join()
     authority.close()
-    print(sum(acted), *ends, flush=True)
+    sys.stdout.write(" ".join([str(sum(acted)), *ends]))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def main(path: str) -> None:
         held = authority.reserve(SUBJECT, ACTION, microcents(40), run_id=within)
         authority.commit(held.reservation_id or "", microcents(amount))
     authority.reserve(SUBJECT, ACTION, microcents(50), run_id=inner)
-    print(run, flush=True)
+    sys.stdout.write(f"{run}\n")
+    sys.stdout.flush()
     sys.stdin.readline()
 
 

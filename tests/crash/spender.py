@@ -27,6 +27,11 @@ def microcents(amount: int) -> Amount:
     return Amount(unit=Unit.USD_MICROCENTS, amount=amount)
 
 
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def spend(authority: EmbeddedAuthority, rng: random.Random, done: list[int]) -> None:
     """Each entry of `done` is one action that has really happened and what it cost."""
     most = 5
@@ -37,7 +42,7 @@ def spend(authority: EmbeddedAuthority, rng: random.Random, done: list[int]) -> 
         except BudgetExceeded:
             most = 1
             balance = authority.balance("tenant:acme")
-            if balance.remaining == 0 and balance.reserved == 0:
+            if balance.remaining <= 0 and balance.reserved == 0:
                 return
             time.sleep(0.002)
             continue
@@ -54,14 +59,14 @@ def main(path: str, number: int) -> None:
         threading.Thread(target=spend, args=(authority, random.Random(number * THREADS + n), spent[n]))
         for n in range(THREADS)
     ]
-    print("ready", flush=True)
+    tell("ready")
     sys.stdin.readline()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     authority.close()
-    print(json.dumps({"spent": sum(map(sum, spent)), "actions": sum(map(len, spent))}), flush=True)
+    tell(json.dumps({"spent": sum(map(sum, spent)), "actions": sum(map(len, spent))}))
 
 
 if __name__ == "__main__":

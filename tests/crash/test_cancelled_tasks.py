@@ -1,4 +1,4 @@
-"""Hundreds of async tasks, a third of them cancelled at random moments: no hold outlives its lease, the totals agree."""
+"""Hundreds of async tasks, a third cancelled at random moments: no hold outlives its lease, the totals agree."""
 
 from __future__ import annotations
 

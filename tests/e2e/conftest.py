@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-for needed in ("genai_prices", "langchain", "langchain_classic", "langchain_openai", "rich", "starlette", "uvicorn"):
-    pytest.importorskip(needed)
-
-import clearance  # noqa: E402
-from clearance import demo  # noqa: E402
-from clearance.pricing import PriceBook, Usage  # noqa: E402
-from clearance.simulator import RequestRecord, Simulator, Stats  # noqa: E402
+import clearance
+from clearance import demo
+from clearance.pricing import PriceBook, Usage
+from clearance.simulator import RequestRecord, Simulator, Stats
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Known failures of budget keepers, third part: doors that nobody watches, limits that count the wrong thing, numbers.
 
-F16 (an approval that resolves when the call can no longer be refused) needs approvals, which are not built yet. The doors
-of a server and of the frameworks are tested with them.
+F16 (an approval that resolves when the call can no longer be refused) needs approvals, which are not built yet. The
+doors of a server and of the frameworks are tested with them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,21 @@ def test_f15_a_limit_of_three_calls_is_three_calls(authority: LocalAuthority) ->
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), -1.0, 1.5, -1, 2**63, "NaN", "Infinity", "-1", "1e999999", True, None, Decimal("-0.01")],
+    [
+        float("nan"),
+        float("inf"),
+        -1.0,
+        1.5,
+        -1,
+        2**63,
+        "NaN",
+        "Infinity",
+        "-1",
+        "1e999999",
+        True,
+        None,
+        Decimal("-0.01"),
+    ],
     ids=repr,
 )
 def test_f17_no_number_that_is_not_an_amount_gets_in(authority: LocalAuthority, value: object) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.failures.kit import ACTION, SCOPE, SUBJECT, at_once, fund, granted, hold, microcents, spend, standing
+from tests.failures.kit import ACTION, SCOPE, at_once, fund, granted, hold, microcents, spend, standing
 from tests.properties.replay import audit
 
 from clearance import AlreadyExists, BudgetExceeded, BudgetSpec, ManualClock, Subject, connect
@@ -32,11 +32,11 @@ def close(authorities: list[EmbeddedAuthority]) -> None:
 def test_f01_callers_that_ask_at_once_cannot_pass_one_check_together(tmp_path: Path) -> None:
     """Checking and counting in two steps lets everybody through who asks in between."""
     (authority,) = replicas(tmp_path / "ledger.db", 1)
-    fund(authority, 100)
-    ends = at_once(40, lambda _: hold(authority, 10))
+    fund(authority, 10)
+    ends = at_once(40, lambda _: hold(authority, 1))
     assert len(granted(ends)) == 10
     assert all(isinstance(end, str | BudgetExceeded) for end in ends)
-    assert standing(authority) == (0, 100, 0)
+    assert standing(authority) == (0, 10, 0)
     authority.close()
 
 

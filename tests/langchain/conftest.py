@@ -12,9 +12,6 @@ for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING"):
     os.environ[name] = "false"
 os.environ.pop("OPENAI_BASE_URL", None)
 
-for package in ("starlette", "uvicorn", "langchain_openai", "langchain", "langchain_classic"):
-    pytest.importorskip(package)
-
 from langchain_world import Stage, World  # noqa: E402
 
 from clearance.connecting import connect  # noqa: E402

@@ -21,13 +21,14 @@ from clearance.model.caps import Caps, CapsRule
 from clearance.model.reservation import Reservation
 from clearance.model.subject import Subject
 from clearance.pricing import PriceBook, Rates, Usage
-from clearance.simulator import Simulator, default_script
+from clearance.simulator import Simulator, always, default_script
 from clearance.store.interface import ReservationQuery
 from clearance_langchain import ClearanceCallbackHandler, ClearanceMiddleware, guard
 
 T = TypeVar("T")
 MODEL = "gpt-4o-mini"
 ACME = Subject(tenant="acme", agent="bot")
+LONG = always("one two three four five six seven eight nine ten " * 3)
 
 
 class SimulatedPrices:
@@ -192,3 +193,29 @@ class World:
         while not true():
             assert time.monotonic() < deadline, "it never became true"
             time.sleep(0.01)
+
+
+# --- what several files of tests do
+
+
+def governed(world: World, how: str, faults: str = "", **options: Any) -> tuple[Any, dict[str, Any]]:
+    model = world.model(faults, **options)
+    callbacks = [world.handler()] if how in ("handler", "both") else []
+    return (model if how == "handler" else world.guard(model)), {"callbacks": callbacks}
+
+
+def settled_as_estimated(world: World, calls: int = 1) -> None:
+    assert world.open() == 0
+    committed = world.all("COMMITTED")
+    assert len(committed) == len(world.all()) == calls
+    assert world.spent() == sum(it.estimate for it in committed) >= world.cost
+
+
+async def started(world: World, calls: int = 1) -> None:
+    """Until that many requests have arrived at the provider."""
+    await world.soon(lambda: world.sim.stats()["in_flight"] >= calls)
+
+
+async def drain(stream: Any) -> None:
+    async for _ in stream:
+        pass

@@ -8,13 +8,10 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import pytest
 from langchain_world import World
 
 from clearance.connecting import connect
 from clearance.store.interface import ReservationQuery
-
-pytest.importorskip("langchain_tests", reason="needs langchain-tests, which brings pytest plugins of its own")
 
 SUITES = Path(__file__).with_name("standard_suites.py")
 OPTIONS = (

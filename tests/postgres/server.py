@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -98,10 +99,12 @@ class Server:
                     raise RuntimeError(f"PostgreSQL did not start: {error}\n{self._log.read_text()[-2000:]}") from None
                 time.sleep(0.05)
 
-    def kill(self) -> None:
-        """As if the machine had lost the server process: everything in its memory is gone."""
-        self.process.kill()
-        self.process.wait()
+    def kill_a_backend(self) -> None:
+        """kill -9 of a session: the server then throws away its memory, ends the others and recovers."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+            assert row is not None
+            os.kill(row[0], signal.SIGKILL)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -109,7 +112,7 @@ class Server:
             try:
                 self.process.wait(5)
             except subprocess.TimeoutExpired:
-                self.process.send_signal(subprocess.signal.SIGINT)  # type: ignore[attr-defined]
+                self.process.send_signal(signal.SIGINT)
                 self.process.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.properties.replay import pages
+
 from clearance.authority.budgets import BudgetSpec
 from clearance.model.action import Action
 from clearance.model.amount import Amount, Unit
@@ -9,7 +11,6 @@ from clearance.model.caps import Caps, CapsRule
 from clearance.model.period import Period
 from clearance.model.subject import Subject
 from clearance.store.interface import ReservationQuery
-from tests.properties.replay import pages
 
 ACT = Action(kind="llm.completion", name="model")
 
@@ -45,7 +46,8 @@ class Driver:
         ))  # fmt: skip
 
     def dry_run(self, subject, unit, amount, run, key):
-        return decision(self.authority.dry_run(self.subject(subject), ACT, money(unit, amount), run_id=run, idempotency_key=key))
+        amount = money(unit, amount)
+        return decision(self.authority.dry_run(self.subject(subject), ACT, amount, run_id=run, idempotency_key=key))
 
     def decide(self, subject, unit, amount, key):
         return decision(self.authority.decide(self.subject(subject), ACT, money(unit, amount), idempotency_key=key))

@@ -1,55 +1,45 @@
 """A Hypothesis machine that drives an authority and the reference model side by side.
 
-`make_machine(factory)` works for any store: `factory()` gives an object with `authority`, `clock`, `reopen()` (closes
-the authority and opens a new one on the same ledger; False where that is impossible) and `close()`.
+`make_machine(factory)` works for any store: `factory()` gives an object with `authority`, `clock` (a ManualClock),
+`close()`, `can_reopen` and, where that is True, `reopen()`, which closes the authority and opens the ledger again.
 """
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.properties.drawing import (
+    CHANGES,
+    FUNDING,
+    LEASES_MS,
+    OPERATIONS,
+    STATES,
+    STEPS_MS,
+    SUBJECTS,
+    UNITS,
+    actors,
+    amounts,
+    any_hold,
+    budgets,
+    calls_mostly,
+    firsts,
+    graces,
+    keyed,
+    op,
+    policies,
+    scopes,
+    slices,
+    some,
+    subjects,
+    targets,
+    units,
+)
 from tests.properties.driver import Driver
 from tests.properties.protocol import Reference
-from tests.properties.reference import DAY, HOUR, No, left, scopes_of, tenant_of
+from tests.properties.reference import DAY, No, left, tenant_of
 from tests.properties.replay import Replay, audit
 
 from clearance.errors import ClearanceError, Denied
-
-ACME = ("tenant", "Acme")
-SUBJECTS = (
-    (ACME,),
-    (ACME, ("agent", "bot")),
-    (ACME, ("workspace", "w"), ("agent", "Bot")),
-    (("tenant", "beta"), ("agent", "bot")),
-    (("agent", "solo"),),
-)
-SCOPES = sorted({scope for subject in SUBJECTS for scope in scopes_of(subject)})
-UNITS = ("USD_MICROCENTS",) * 7 + ("TOKENS",)
-POLICIES = (None, None, "REJECT", "ALLOW_IF_AVAILABLE", "ALLOW_WITH_OVERDRAFT", "ALLOW_WITH_OVERDRAFT")
-FUNDING = ("CREDIT", "CREDIT", "DEBIT", "RESET", "RESET_SPENT", "REPAY_DEBT")
-PERIODS = (None, None, ("hour", "rolling"), ("hour", "calendar"), ("day", "calendar"))
-CAPS = ((), (), ((None, 100),), ((50, 20),), ((50, 20), (10, 5)))
-STEPS_MS = (0, 1, 999, 1000, 5000, 60_000, HOUR // 2, HOUR, HOUR, DAY)
-
-subjects, scopes, units = st.sampled_from(SUBJECTS), st.sampled_from(SCOPES), st.sampled_from(UNITS)
-policies, amounts = st.sampled_from(POLICIES), st.integers(0, 90)
-some = st.integers(0, 9)
-"""Which of the recent holds, runs or calls; 9 is one that nobody knows."""
-keyed = st.booleans()
-
-
-OPERATIONS = []
-
-
-def op(weight, **arguments):
-    """An operation of the machine. All are drawn in one rule: Hypothesis leaves out some of many rules in each example,
-    and a ledger where nothing is ever committed soon has nothing more to show."""
-
-    def keep(method):
-        OPERATIONS.extend([st.tuples(st.just(method.__name__), st.fixed_dictionaries(arguments))] * weight)
-        return method
-
-    return keep
 
 
 class Machine(RuleBasedStateMachine):
@@ -93,7 +83,7 @@ class Machine(RuleBasedStateMachine):
     def hold(self, n, kind="call"):
         """Most often an open hold; 7 and 8 are any of the newest."""
         known = [h for h in self.model.holds.values() if h["kind"] == kind]
-        pool = ([h for h in known if h["status"] == "ACTIVE" or n > 6] or known)[: -10 : -1]
+        pool = ([h for h in known if h["status"] == "ACTIVE" or n > 6] or known)[:-10:-1]
         return pool[n % len(pool)]["id"] if pool and n < 9 else "rsv_nobody"
 
     def run_or_none(self, n, subject):
@@ -113,16 +103,15 @@ class Machine(RuleBasedStateMachine):
 
     # -- budgets
 
-    @initialize(amounts=st.tuples(*[st.integers(60, 300)] * 4), limit=st.sampled_from((0, 0, 50)), policy=policies,
-                periods=st.tuples(*[st.sampled_from(PERIODS)] * 4), caps=st.sampled_from(CAPS))  # fmt: skip
+    @initialize(**firsts)
     def begin(self, amounts, limit, policy, periods, caps):
         scopes = ("tenant:acme", "tenant:acme/agent:bot", "tenant:beta", "tenant:acme")
         for n, scope in enumerate(scopes):
-            self.both("set_budget", scope=scope, unit=UNITS[-1 if n == 3 else 0], amount=amounts[n], limit=limit,
-                      policy=policy, period=periods[n], caps=caps, new=n < 3)  # fmt: skip
+            unit = UNITS[-1 if n == 3 else 0]
+            shared = {"limit": limit, "policy": policy, "caps": caps, "period": periods[n]}
+            self.both("set_budget", scope=scope, unit=unit, amount=amounts[n], new=n < 3, **shared)
 
-    @op(2, scope=scopes, unit=units, amount=st.integers(0, 400), limit=st.sampled_from((0, 0, 30, 100)), policy=policies,
-          period=st.sampled_from(PERIODS), caps=st.sampled_from(CAPS), new=st.sampled_from((False,) * 5 + (True,)))  # fmt: skip
+    @op(2, scope=scopes, unit=units, **budgets)
     def set_budget(self, **args):
         self.both("set_budget", **args)
 
@@ -150,8 +139,7 @@ class Machine(RuleBasedStateMachine):
 
     # -- actions
 
-    @op(6, subject=subjects, unit=units, amount=amounts, policy=policies, ttl=st.sampled_from((1000, 60_000, 60_000, DAY)),
-          grace=st.sampled_from((0, 5000, 60_000)), run=some, keyed=keyed)  # fmt: skip
+    @op(6, amount=amounts, ttl=st.sampled_from(LEASES_MS), grace=graces, run=some, keyed=keyed, **actors)
     def reserve(self, subject, run, keyed, **args):
         run = self.run_or_none(run, subject)
         self.both("reserve", subject=subject, run=run, key=self.key(keyed), **args)
@@ -169,7 +157,7 @@ class Machine(RuleBasedStateMachine):
     def decide(self, keyed, **args):
         self.both("decide", key=self.key(keyed), **args)
 
-    @op(5, n=some, change=st.sampled_from((0, 0, -1000, -1, 1, 15, 60)), unit=st.sampled_from((0,) * 9 + (1,)), keyed=keyed)
+    @op(5, n=some, change=st.sampled_from(CHANGES), unit=st.sampled_from((0,) * 9 + (1,)), keyed=keyed)
     def commit(self, n, change, unit, keyed):
         """Equal, less, or more than the estimate."""
         name = self.hold(n)
@@ -184,11 +172,11 @@ class Machine(RuleBasedStateMachine):
         for h in waiting[: 1 + n % 2]:
             self.both("commit", hold=h["id"], unit=h["unit"], amount=h["estimate"] * n // 6, key=self.key(keyed))
 
-    @op(2, n=some, of=st.sampled_from(("call", "call", "call", "run")), reason=st.sampled_from((None, "no use")), keyed=keyed)
+    @op(2, n=some, of=calls_mostly, reason=st.sampled_from((None, "no use")), keyed=keyed)
     def release(self, n, of, reason, keyed):
         self.both("release", hold=self.hold(n, of), reason=reason, key=self.key(keyed))
 
-    @op(2, n=some, of=st.sampled_from(("call", "run")), by=st.sampled_from((1, 1000, 60_000)), keyed=keyed)
+    @op(2, n=some, of=any_hold, by=st.sampled_from((1, 1000, 60_000)), keyed=keyed)
     def extend(self, n, of, by, keyed):
         for _ in range(12 if n == 1 and by == 1 else 1):
             self.both("extend", hold=self.hold(n, of), by=by, key=self.key(keyed))
@@ -198,8 +186,7 @@ class Machine(RuleBasedStateMachine):
         run = self.run_or_none(run, subject)
         self.both("event", subject=subject, run=run, key=self.key(keyed), **args)
 
-    @op(3, subject=subjects, unit=units, amount=st.one_of(st.integers(0, 90), st.none()), policy=policies,
-          ttl=st.sampled_from((1000, 60_000, DAY)), run=some)  # fmt: skip
+    @op(3, amount=slices, ttl=st.sampled_from(LEASES_MS), run=some, **actors)
     def start_run(self, subject, run, unit, amount, **args):
         unit = UNITS[0] if amount is None else unit
         self.both("start_run", subject=subject, unit=unit, amount=amount, run=self.run_or_none(run, subject), **args)
@@ -212,16 +199,17 @@ class Machine(RuleBasedStateMachine):
     def spend_in_run(self, n, amount, subject, ttl):
         """A call inside a run, perhaps a run in a run; it costs more than was thought, or is left open."""
         run = self.run_or_none(n % 2, subject)
+        shared = {"subject": subject, "unit": UNITS[0], "policy": None}
         if run is None or n == 6:
-            self.both("start_run", subject=subject, unit=UNITS[0], amount=30, policy=None, ttl=DAY if amount % 2 else 60_000, run=run)
+            self.both("start_run", amount=30, ttl=DAY if amount % 2 else 60_000, run=run, **shared)
             run = self.model.given or run
-        self.both("reserve", subject=subject, unit=UNITS[0], amount=amount // 4, policy=None, ttl=ttl, grace=0, run=run, key=None)
+        self.both("reserve", amount=amount // 4, ttl=ttl, grace=0, run=run, key=None, **shared)
         if self.model.given and n < 5:
             self.both("commit", hold=self.model.given, unit=UNITS[0], amount=amount, key=None)
 
     # -- the stop button, retries and time
 
-    @op(2, at=st.one_of(scopes, st.just("*"), st.integers(0, 3)), state=st.sampled_from(("KILLED", "PAUSED", "RUNNING", "RUNNING")))
+    @op(2, at=targets, state=st.sampled_from(STATES))
     def control(self, at, state):
         target = "run:" + self.hold(at, "run") if isinstance(at, int) else at
         self.both("control", target=target, state=state)
@@ -247,7 +235,7 @@ class Machine(RuleBasedStateMachine):
     def wait(self, ms):
         self.move(ms)
 
-    @op(2, n=some, of=st.sampled_from(("call", "run")), beyond=st.sampled_from((0, 1)), grace=st.booleans())
+    @op(2, n=some, of=any_hold, beyond=st.sampled_from((0, 1)), grace=st.booleans())
     def wait_for_lease(self, n, of, beyond, grace):
         """To the very end of a lease or of its grace, or a millisecond past it."""
         h = self.model.holds.get(self.hold(n, of))
@@ -257,8 +245,8 @@ class Machine(RuleBasedStateMachine):
     @op(2, n=st.integers(0, 8), then=st.sampled_from(("commit", "end_run", "end_run", "nothing")))
     def wait_past_the_sweep(self, n, then):
         """A hold whose time is over although nobody has swept yet, and what is done to it or its run then."""
-        waiting = [h for h in self.model.holds.values() if h["status"] == "ACTIVE" and h["expires"] < self.model.now + DAY]
-        waiting = sorted(waiting, key=lambda h: len(h["runs"]), reverse=True)
+        waiting = [h for h in self.model.holds.values() if h["status"] == "ACTIVE"]
+        waiting = sorted(waiting, key=lambda h: (len(h["runs"]), -h["expires"]), reverse=True)
         h = waiting[n % len(waiting)] if waiting else None
         if h and h["expires"] + h["grace"] >= self.model.now:
             self.move(h["expires"] + h["grace"] - self.model.now)
@@ -331,7 +319,6 @@ def attempt(call):
 
 def make_machine(factory):
     """A machine class for the ledgers that `factory()` opens; it counts its own steps."""
-
 
     class LedgerMachine(Machine):
         steps = 0

@@ -25,7 +25,6 @@ SEED = int(os.environ.get("CLEARANCE_SEED", "20261120"))
 STEPS_PER_EXAMPLE = 120
 
 
-
 class Place:
     """A ledger that lives as long as one example of the machine."""
 

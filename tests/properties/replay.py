@@ -54,7 +54,8 @@ class Replay:
             return
         if event.type in SETTLED:
             self.settled[event.reservation_id] += 1
-        keys = {scope: (event.tenant, scope, data["unit"]) for scope in {**data.get("figures", {}), **data.get("own", {})}}
+        scopes = {**data.get("figures", {}), **data.get("own", {})}
+        keys = {scope: (event.tenant, scope, data["unit"]) for scope in scopes}
         for facts in ("figures", "own"):
             for scope, values in data.get(facts, {}).items():
                 self.figures[keys[scope]] = values
@@ -169,16 +170,18 @@ def audit(authority, replay=None):
             problems.append(f"{key} remaining {b.remaining} of {now}")
         if b.reserved != held[key]:
             problems.append(f"{key} has {b.reserved} reserved, its open holds are {held[key]}")
-        if replay.figures.get(key) != [*now, b.overdraft_limit, int(b.is_over_limit)]:
-            problems.append(f"{key} is {now} {b.overdraft_limit} {b.is_over_limit}, by figures {replay.figures.get(key)}")
+        figures = [*now, b.overdraft_limit, int(b.is_over_limit)]
+        if replay.figures.get(key) != figures:
+            problems.append(f"{key} is {figures}, by figures {replay.figures.get(key)}")
         if replay.deltas.get(key) != now:
             problems.append(f"{key} is {now}, by deltas {replay.deltas.get(key)}")
     budgets = {key for key in replay.deltas if not key[1].startswith("run:")}
     if budgets != {(b.tenant, b.scope, b.unit.value) for b in balances}:
         problems.append(f"the log knows {sorted(budgets)}, the ledger other budgets")
     for key in replay.deltas.keys() - budgets:
-        if replay.deltas[key][RESERVED] != held[key] or replay.figures[key][:4] != replay.deltas[key]:
-            problems.append(f"{key} is {replay.deltas[key]} by deltas, {replay.figures[key]} by figures, {held[key]} held")
+        deltas, figures = replay.deltas[key], replay.figures[key]
+        if deltas[RESERVED] != held[key] or figures[:4] != deltas:
+            problems.append(f"{key} is {deltas} by deltas, {figures} by figures, {held[key]} held")
     return problems
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from tests.server.kit import ADMIN_KEY, Tenant, World, running
 
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.server.settings import Settings
 from clearance.store.sqlite import MEMORY, SqliteStore
-from tests.server.kit import ADMIN_KEY, Tenant, World, running
 
 SETTINGS = Settings(admin_key=ADMIN_KEY, webhook_private=True, webhook_http=True, poll_seconds=0.02)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from tests.server.kit import ACTION, Tenant, amount, problem
 
 POSTS = ("decide", "reserve", "commit", "release", "extend", "event")

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.server.kit import ACTION, Tenant, World, amount, problem
 
 from clearance.authority.clock import ManualClock
 from clearance.store.interface import Changes, Record
-from tests.server.kit import ACTION, Tenant, World, amount, problem
 
 Ask = Callable[[Tenant, World], httpx.Response]
 
@@ -346,7 +346,11 @@ PAIRS: dict[str, tuple[int, str, Ask]] = {
     "root to leaf": (409, "BUDGET_EXCEEDED", lambda t, w: two_levels("tenant", t, w)),
     "frozen before exceeded": (409, "BUDGET_FROZEN", frozen(lambda t: t.reserve(5000))),
     "over limit before debt": (409, "OVERDRAFT_LIMIT_EXCEEDED", owes),
-    "budget before other units": (409, "BUDGET_EXCEEDED", lambda t, w: (t.budget(5, unit="CREDITS"), t.reserve(5000))[1]),
+    "budget before other units": (
+        409,
+        "BUDGET_EXCEEDED",
+        lambda t, w: (t.budget(5, unit="CREDITS"), t.reserve(5000))[1],
+    ),
 }
 
 
@@ -393,12 +397,17 @@ def test_reads_of_a_closed_tenant_are_unaffected(funded: Tenant, world: World) -
 
 
 def test_a_tenant_record_that_cannot_be_read_is_500_and_changes_nothing(funded: Tenant, world: World) -> None:
-    def spoil(tx: Any, now_ms: int) -> None:
-        tx.write(Changes(records=[Record("tenant", funded.name, funded.name, {"status": "closed"})]), now_ms)
+    sound = world.running.authority.record("tenant", funded.name)
+    assert sound is not None
 
-    world.running.authority.keep(spoil)
-    world.running.app.server.forget()
+    def put(record: Record) -> None:
+        world.running.authority.keep(lambda tx, now_ms: tx.write(Changes(records=[record]), now_ms))
+        world.running.app.server.forget()
+
+    put(sound._replace(body={**sound.body, "status": "closed"}))
     assert problem(funded.reserve(1)) == (500, "INTERNAL_ERROR")
+    put(sound)
+    assert funded.remaining() == 1000
 
 
 def test_action_and_settlement_go_on_when_frozen(funded: Tenant) -> None:

@@ -4,13 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import openai
 import pytest
 
-pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
-openai = pytest.importorskip("openai")
-
-from clearance.simulator import Simulator  # noqa: E402
+from clearance.simulator import Simulator
 
 
 @pytest.fixture

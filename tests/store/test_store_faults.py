@@ -205,7 +205,7 @@ def test_a_file_that_may_not_grow_refuses_and_opens_again(tmp_path: Path, open_l
             hold(authority, 1, metadata={"text": "x" * 500})
             granted += 1
     except ClearanceError as error:
-        print(type(error).__name__, granted, figures(authority)[1])
+        print(type(error).__name__, granted, figures(authority)[1], flush=True)
     os._exit(0)
     """
     said = python(code, path)

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
@@ -41,13 +42,18 @@ class Operation(Generic[R]):
 class _Waiting:
     """One operation in the queue and how its caller is woken: as answered, or to lead the next batch."""
 
-    __slots__ = ("answer", "done", "error", "operation", "promoted", "wake")
+    __slots__ = ("answer", "done", "error", "future", "gone", "next", "operation", "promoted", "wake")
 
-    def __init__(self, operation: Operation[Any], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, operation: Operation[Any], wake: Callable[[], None], future: asyncio.Future[None] | None = None
+    ) -> None:
         self.operation = operation
         self.wake = wake
+        self.future = future
         self.done = False
         self.promoted = False
+        self.gone = False
+        self.next: _Waiting | None = None
         self.answer: Any = None
         self.error: BaseException | None = None
 
@@ -80,7 +86,13 @@ class GroupCommit:
                 self._wait(waiting, gate)
             if not waiting.done:
                 self._lead()
+        except BaseException:
+            # Ctrl-C in the queue. If the lead is ours, the others still need it done.
+            if not self._withdraw(waiting) and waiting.promoted and not waiting.done:
+                self._lead()
+            raise
         finally:
+            self._leave(waiting)
             self._inside.discard(thread)
         return cast(R, _answer(waiting))
 
@@ -93,14 +105,7 @@ class GroupCommit:
         return thread
 
     def _wait(self, waiting: _Waiting, gate: threading.Lock) -> None:
-        try:
-            woken = gate.acquire(timeout=self._wait_seconds)
-        except BaseException:
-            # Ctrl-C in the queue. If the lead was just handed to us, the others still need it done.
-            if not self._withdraw(waiting) and waiting.promoted and not waiting.done:
-                self._lead()
-            raise
-        if woken:
+        if gate.acquire(timeout=self._wait_seconds):
             return
         if self._withdraw(waiting):
             raise AuthorityUnavailable(
@@ -109,20 +114,8 @@ class GroupCommit:
         gate.acquire()
 
     async def arun(self, operation: Operation[R]) -> R:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def finish() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def wake() -> None:
-            if waiting.done:
-                _call_on(loop, finish)
-            else:
-                self._helper_thread().lead()
-
-        waiting = _Waiting(operation, wake)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(operation, lambda: self._helper_thread().lead(), future)
         thread = self._step_in()
         try:
             if self._enter(waiting):
@@ -130,7 +123,7 @@ class GroupCommit:
         finally:
             self._inside.discard(thread)
         # A cancelled caller does not undo what it has asked for: the hold may exist, so it must be settled.
-        await asyncio.shield(future)
+        await future
         return cast(R, _answer(waiting))
 
     # -- the queue --------------------------------------------------------------------------------
@@ -143,7 +136,7 @@ class GroupCommit:
             self._queue.append(waiting)
             if self._leading:
                 return False
-            self._leading = True
+            self._leading = waiting.promoted = True
             return True
 
     def _withdraw(self, waiting: _Waiting) -> bool:
@@ -163,23 +156,36 @@ class GroupCommit:
 
     def _lead(self) -> None:
         """Run one batch, then hand the lead to whoever waits first."""
-        with self._mutex:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        batch: list[_Waiting] = []
         try:
+            with self._mutex:
+                while self._queue and len(batch) < MAX_BATCH:
+                    batch.append(self._queue.popleft())
             self._execute(batch)
         finally:
+            for waiting in batch:
+                if not waiting.done:
+                    waiting.done, waiting.error = True, AuthorityUnavailable("interrupted; nothing was written")
             with self._mutex:
+                first = _chained(batch)
                 follower = self._queue[0] if self._queue else None
                 self._leading = follower is not None
                 if follower is not None:
                     follower.promoted = True
-            for waiting in batch:
-                if not waiting.done:
-                    waiting.done, waiting.error = True, AuthorityUnavailable("interrupted; nothing was written")
+            for waiting in first:
                 waiting.wake()
+            _tell_loops(batch)
             # Last, so that those who were answered can ask again before the next batch is closed.
             if follower is not None:
                 follower.wake()
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """Wake the next of the batch: one thread after another, for all at once would fight for the interpreter."""
+        with self._mutex:
+            waiting.gone = True
+            following = waiting.next
+        if following is not None:
+            following.wake()
 
     def _execute(self, batch: list[_Waiting]) -> None:
         try:
@@ -214,6 +220,14 @@ class GroupCommit:
             helper.stop()
 
 
+def _chained(batch: list[_Waiting]) -> list[_Waiting]:
+    """Link the waiting threads, each to wake the one behind it; the answer is the first, if there is any."""
+    threads = [waiting for waiting in batch if waiting.future is None and not waiting.gone]
+    for waiting, following in pairwise(threads):
+        waiting.next = following
+    return threads[:1]
+
+
 class _Spoiled(Exception):
     """An operation failed half-way; the transaction must not be committed. The cause says why."""
 
@@ -242,11 +256,22 @@ def _answer(waiting: _Waiting) -> Any:
     return waiting.answer
 
 
-def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        log.warning("an event loop closed before its ledger operation was answered")
+def _tell_loops(batch: list[_Waiting]) -> None:
+    """Wake each event loop once for all of its callers."""
+    waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for future in (it.future for it in batch if it.future is not None):
+        waiting.setdefault(future.get_loop(), []).append(future)
+    for loop, futures in waiting.items():
+        try:
+            loop.call_soon_threadsafe(_finish, futures)
+        except RuntimeError:
+            log.warning("an event loop closed before its ledger operations were answered")
+
+
+def _finish(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 class _Helper:

@@ -228,10 +228,18 @@ def _closed_tenant(rows: Rows, ask: Ask, tenant: str) -> Decision | None:
 
 
 def _stopped(rows: Rows, ask: Ask, tenant: str, run: Reservation | None) -> Decision | None:
-    stop = stop_on(rows.stops(), tenant, ask.subject.scopes, (*run.runs, run.id) if run else ())
+    stop = stop_on(rows.stops(), tenant, *reach(rows, ask.subject.scopes, (*run.runs, run.id) if run else ()))
     if stop is None:
         return None
     return _denied(ask, stop.state, stop_message(stop), stop.scope, details=stop_details(stop))
+
+
+def reach(rows: Rows, scopes: Sequence[str], runs: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The scopes and runs whose stop reaches a call: its own, and those of whoever owns the runs around it."""
+    if not runs or not rows.stops():
+        return scopes, runs
+    owners = [scope for run_id in runs if (run := rows.reservation(run_id)) for scope in run.affected_scopes]
+    return (*owners, *scopes), runs
 
 
 def stop_message(stop: Stop) -> str:

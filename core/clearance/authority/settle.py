@@ -17,6 +17,7 @@ from clearance.authority.evaluate import (
     find_purse,
     held_policy,
     known_run,
+    reach,
     refusal_details,
     refusal_message,
     renewals,
@@ -286,7 +287,8 @@ def extend(rows: Rows, reservation_id: str, extend_by_ms: int, now_ms: int) -> t
     require_open(it)
     if now_ms > it.expires_at_ms:
         raise ReservationExpired(f"the lease of {it.id} has ended and cannot be extended", scope=it.scope_path)
-    stop = stop_on(rows.stops(), it.tenant, it.affected_scopes, (*it.runs, it.id))
+    scopes, runs = reach(rows, it.affected_scopes, it.runs)
+    stop = stop_on(rows.stops(), it.tenant, scopes, (*runs, it.id))
     if stop is not None:
         kind = Killed if stop.state == "KILLED" else Paused
         raise kind(stop_message(stop), scope=stop.scope, details=stop_details(stop))

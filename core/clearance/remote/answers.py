@@ -95,7 +95,9 @@ def refusal(call: Call[Any], response: Response) -> ClearanceError:
         code = text(data, "error", 256)
     except Unreadable:
         where = " (is the URL right?)" if response.status in (404, 405) or response.status < 400 else ""
-        return BadAnswer(f"{call.verb}: status {response.status} without a protocol error{where}", details={"verb": call.verb})
+        return BadAnswer(
+            f"{call.verb}: status {response.status} without a protocol error{where}", details={"verb": call.verb}
+        )
     found = data.get("details")
     details: dict[str, Any] = found if isinstance(found, dict) else {}
     message = (optional_text(data, "message") or code)[:MAX_MESSAGE]

@@ -1,4 +1,4 @@
-"""The circuit breaker: during an outage nobody waits for a deadline, and one call at a time finds out whether it is over."""
+"""The circuit breaker: in an outage nobody waits for a deadline, and one call at a time finds out if it is over."""
 
 from __future__ import annotations
 

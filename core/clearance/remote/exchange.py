@@ -56,7 +56,9 @@ class Exchange:
                 response = yield Send(call.request, attempt_seconds(ends_at - self._clock()))
             except NoAnswer as lost:
                 outage = True
-                return Doubt(AuthorityUnavailable(f"no answer to {call.verb}: {lost.what}"), sent=lost.sent, outage=True)
+                return Doubt(
+                    AuthorityUnavailable(f"no answer to {call.verb}: {lost.what}"), sent=lost.sent, outage=True
+                )
             outage = False
             verdict = judge(call, response)
             outage = isinstance(verdict, Doubt) and verdict.outage

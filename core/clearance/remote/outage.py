@@ -29,7 +29,7 @@ class Allowance(NamedTuple):
 
 
 OnOutage = Literal["deny"] | Mapping[str, Allowance]
-"""`"deny"` (the default), or an allowance for each action kind that may go on, e.g. `{"tool.call": Allowance(usd(1))}`."""
+"""`"deny"` (default), or an allowance for each action kind that may go on: `{"tool.call": Allowance(usd(1))}`."""
 
 
 @dataclass(slots=True)
@@ -123,9 +123,7 @@ class OutageDesk:
         self._give_back(going, going.held)
         present = going.record
         self._journal.remove(Entry(present, present.encoded()))
-        return Settlement(
-            "RELEASED", present.actual.unit, going.held, 0, 0, going.held, reservation_id=reservation_id
-        )
+        return Settlement("RELEASED", present.actual.unit, going.held, 0, 0, going.held, reservation_id=reservation_id)
 
     def extend(self, reservation_id: str, extend_by_ms: int) -> Lease:
         with self._lock:
@@ -176,5 +174,7 @@ def _checked(policy: OnOutage) -> Mapping[str, Allowance]:
         if not isinstance(kind, str) or not kind.strip() or "*" in kind:
             raise InvalidRequest("on_outage", f"{kind!r} is no action kind", "each kind by its own name")
         if not isinstance(allowance.amount, Amount) or not allowance.every_s > 0:
-            raise InvalidRequest("on_outage", f"the allowance of {kind!r} is no amount per time", "Allowance(usd(1), 60)")
+            raise InvalidRequest(
+                "on_outage", f"the allowance of {kind!r} is no amount per time", "Allowance(usd(1), 60)"
+            )
     return dict(policy)

@@ -165,9 +165,10 @@ class Plan:
             subject, action, actual, key=key, overage_policy=policy, run_id=run_id, metadata=metadata
         )  # refuses bad arguments before they are written down
         if run_id is not None and self._runs.knows(run_id):
-            if self._runs.funded(run_id):
+            here = run_id
+            if self._runs.funded(here):
                 answer: Settlement = yield Work(
-                    lambda: self._runs.event(subject, action, actual, policy, run_id, key, metadata)
+                    lambda: self._runs.event(subject, action, actual, policy, here, key, metadata)
                 )
                 return answer
             run_id = None

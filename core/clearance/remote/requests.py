@@ -1,4 +1,4 @@
-"""From a verb and its arguments to the request it is. Pure; bad arguments raise InvalidRequest before anything is sent."""
+"""From a verb and its arguments to the request it is. Pure; bad arguments raise InvalidRequest before they are sent."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def reserve(asked: Ask, *, dry_run: bool = False) -> Call[Decision]:
         return answers.decision(data, asked.subject, asked.estimate, live=not dry_run)
 
     verb = "dry_run" if dry_run else "reserve"
-    return Call(
-        verb, post(RESERVATIONS, body, *_headers(asked.run_id)), read, deciding=True, run_id=asked.run_id
-    )
+    return Call(verb, post(RESERVATIONS, body, *_headers(asked.run_id)), read, deciding=True, run_id=asked.run_id)
 
 
 def decide(subject: Subject, action: Action, estimate: Amount, key: str) -> Call[Decision]:

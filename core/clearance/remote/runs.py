@@ -15,7 +15,7 @@ from clearance.errors import NotFound, ReservationFinalized
 from clearance.guard.process import new_key
 from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
-from clearance.model.amount import INT64_MAX, Amount
+from clearance.model.amount import INT64_MAX, Amount, Unit
 from clearance.model.results import Decision, Lease, Settlement
 from clearance.model.subject import Subject
 from clearance.remote.records import Origin, Record
@@ -138,15 +138,12 @@ class LocalRuns:
         if run_id in self._unfunded:
             with self._lock:
                 self._unfunded.discard(run_id)
-            return Settlement("COMMITTED", Amount(unit="USD_MICROCENTS", amount=0).unit, 0, 0, 0, reservation_id=run_id)
+            return Settlement("COMMITTED", Unit.USD_MICROCENTS, 0, 0, 0, reservation_id=run_id)
         run = self._of(run_id)
         if run is None:
             raise NotFound(f"no run {run_id}")
         if run_id in self._inner:
-            settlement = run.ledger.end_run(run_id, metadata=metadata)
-            with self._lock:
-                self._inner.pop(run_id, None)
-            return settlement
+            return run.ledger.end_run(run_id, metadata=metadata)
         if run.ended is None:
             run.ledger.end_run(run.local_id, metadata=metadata)
             spent = Amount(unit=run.record.actual.unit, amount=self._spent(run))
@@ -190,13 +187,10 @@ class LocalRuns:
         run = self._holder(reservation_id)
         settlement = run.ledger.commit(reservation_id, actual, idempotency_key=key, metadata=metadata)
         self._note(run, settlement.actual)
-        self._drop(reservation_id)
         return settlement
 
     def release(self, reservation_id: str, reason: str | None, key: str) -> Settlement:
-        settlement = self._holder(reservation_id).ledger.release(reservation_id, reason=reason, idempotency_key=key)
-        self._drop(reservation_id)
-        return settlement
+        return self._holder(reservation_id).ledger.release(reservation_id, reason=reason, idempotency_key=key)
 
     def extend_inside(self, reservation_id: str, extend_by_ms: int) -> Lease:
         if reservation_id in self._inner:
@@ -233,20 +227,18 @@ class LocalRuns:
         run = self._funded.get(run_id)
         if run is not None and run.ended is None:
             due_ms = self._settling.journal.now_ms() + lease.remaining_ttl_ms
-            self._write(run, replace(run.record, not_before_ms=due_ms))
+            self._change(run, 0, due_ms)
 
     def _note(self, run: _Run, actual: int) -> None:
-        with self._lock:
-            so_far = run.record.actual.amount + actual
-            record = replace(run.record, actual=Amount(unit=run.record.actual.unit, amount=so_far))
         if run.ended is None:
-            self._write(run, record)
+            self._change(run, actual, run.record.not_before_ms)
 
-    def _write(self, run: _Run, record: Record) -> None:
-        with self._lock:
-            run.record = record
-        if record.actual.amount:  # a run that has spent nothing leaves nothing to settle
-            self._settling.journal.write(record)
+    def _change(self, run: _Run, spent: int, due_ms: int) -> None:
+        with self._lock:  # the later sum must be the one that stays on disk
+            so_far = Amount(unit=run.record.actual.unit, amount=run.record.actual.amount + spent)
+            run.record = replace(run.record, actual=so_far, not_before_ms=due_ms)
+            if so_far.amount:  # a run that has spent nothing leaves nothing to settle
+                self._settling.journal.write(run.record)
 
     def _spent(self, run: _Run) -> int:
         return run.ledger.balance(run.scope, run.record.actual.unit).spent
@@ -256,9 +248,3 @@ class LocalRuns:
         if run is None:
             raise NotFound(f"no reservation {reservation_id}")
         return run
-
-    def _drop(self, reservation_id: str) -> None:
-        with self._lock:
-            self._calls.pop(reservation_id, None)
-
-

@@ -111,9 +111,11 @@ class Settling:
             if entry.record.mode == "event":
                 raise
             return (yield from self._as_event(entry, first))
-        except UNRESOLVED as error:
-            if isinstance(error, LimitExceeded):
-                yield Work(lambda: self.journal.hold_off(entry, self._not_before(error)))
+        except LimitExceeded as error:
+            not_before_ms = self._not_before(error)
+            yield Work(lambda: self.journal.hold_off(entry, not_before_ms))
+            raise
+        except UNRESOLVED:
             raise
         except ClearanceError as error:
             self._refused(entry, error, first)
@@ -165,4 +167,3 @@ class Settling:
     def _end(self, name: str) -> None:
         with self._lock:
             self._busy.discard(name)
-

@@ -1,7 +1,7 @@
 """The two shells: a request in, a response out, within a deadline. Everything that touches a socket is here.
 
-Each connection is used by one request at a time, and the one used last is taken first. There is no shared pool to search,
-so the cost of a request does not grow with the number of callers. httpcore is the engine of httpx, used without
+Each connection is used by one request at a time, and the one used last is taken first. There is no shared pool to
+search, so the cost of a request does not grow with the number of callers. httpcore is the engine of httpx, used without
 the layers that an API client does not need (cookies, redirects, proxies from the environment).
 """
 
@@ -102,7 +102,11 @@ class Transport:
     """Both shells over one server, for any number of threads and event loops. A forked child starts with none."""
 
     def __init__(
-        self, url: str, headers: dict[bytes, bytes], admin_headers: dict[bytes, bytes], connections: int = MAX_CONNECTIONS
+        self,
+        url: str,
+        headers: dict[bytes, bytes],
+        admin_headers: dict[bytes, bytes],
+        connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.address = Address(url)
         self._connections = connections

@@ -9,8 +9,8 @@ from urllib.parse import quote, urlencode
 
 from pydantic_core import from_json, to_json
 
-from clearance.model.amount import INT64_MAX, Amount, Unit
 from clearance.errors import InvalidRequest
+from clearance.model.amount import INT64_MAX, Amount, Unit
 from clearance.model.caps import Caps
 from clearance.model.results import Figures
 
@@ -137,7 +137,7 @@ def amount(data: Json, name: str, unit: Unit | None = None) -> Amount:
     if not isinstance(value, dict):
         raise Unreadable(f"{name} is missing or no amount")
     try:
-        found = Amount(unit=Unit(value.get("unit")), amount=value.get("amount"))
+        found = Amount(unit=Unit(str(value.get("unit"))), amount=value.get("amount"))
     except (InvalidRequest, ValueError):
         raise Unreadable(f"{name} is no amount") from None
     if unit is not None and found.unit is not unit:

@@ -33,7 +33,7 @@ log = logging.getLogger("clearance.server.webhooks")
 
 OUTBOX, PLACE = "outbox", "webhooks"
 BATCH = 200
-LEASE_MS = 15_000
+LEASE_MS = 5_000
 IDLE_SECONDS = 5.0
 MAX_SENDING = 32
 KEEP_MS = 14 * 86_400_000
@@ -73,6 +73,14 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
+        with contextlib.suppress(ClearanceError):
+            await self._authority.akeep(self._hand_over)
+
+    def _hand_over(self, tx: Transaction, now_ms: int) -> None:
+        """Let the next server begin at once."""
+        kept = tx.record(OUTBOX, PLACE)
+        if kept is not None and kept.body["owner"] == self._name:
+            tx.write(Changes(records=[kept._replace(body={**kept.body, "until_ms": 0})]), now_ms)
 
     async def _work(self) -> None:
         while True:
@@ -97,7 +105,7 @@ class Dispatcher:
         place, events = self._new_events(active)
         due = await self._authority.akeep(lambda tx, now: self._claim(tx, now, place, events, active))
         if due is None:
-            return LEASE_MS / 1000
+            return 1.0
         for record in due:
             self._enqueue(record)
         await self._tidy()

@@ -27,7 +27,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 M = TypeVar("M", bound=BaseModel)
 
 JSON = (b"content-type", b"application/json")
-_TOO_LONG = "the body has more than {:,} bytes"
+_CLOSE = (b"connection", b"close")
+"""The rest of the body would otherwise be taken for the next request, or waited for."""
 
 
 class Reply:
@@ -94,19 +95,19 @@ class Call:
 
     async def _read(self, settings: Settings) -> bytes:
         length = self.headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > settings.max_body_bytes:
-            raise Refused(413, "INVALID_REQUEST", _TOO_LONG.format(settings.max_body_bytes))
+        if length is not None and length.isdigit():
+            _require_short(int(length), settings)
         message = await self._receive_within(settings.read_seconds)
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
+            _require_short(len(body), settings)
             return body
         chunks, total = [body], len(body)
         while message.get("more_body", False):
             message = await self._receive_within(settings.read_seconds)
             chunks.append(message.get("body", b""))
             total += len(chunks[-1])
-            if total > settings.max_body_bytes:
-                raise Refused(413, "INVALID_REQUEST", _TOO_LONG.format(settings.max_body_bytes))
+            _require_short(total, settings)
         return b"".join(chunks)
 
     async def _receive_within(self, seconds: float) -> MutableMapping[str, Any]:
@@ -114,10 +115,16 @@ class Call:
             async with asyncio.timeout(seconds):
                 message = await self._receive()
         except TimeoutError:
-            raise Refused(408, "INVALID_REQUEST", "the body did not arrive in time") from None
+            raise Refused(408, "INVALID_REQUEST", "the body did not arrive in time", headers=[_CLOSE]) from None
         if message["type"] == "http.disconnect":
             raise Disconnected
         return message
+
+
+def _require_short(length: int, settings: Settings) -> None:
+    if length > settings.max_body_bytes:
+        message = f"the body has more than {settings.max_body_bytes:,} bytes"
+        raise Refused(413, "INVALID_REQUEST", message, headers=[_CLOSE])
 
 
 class Disconnected(Exception):

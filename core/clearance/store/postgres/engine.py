@@ -54,6 +54,11 @@ class PostgresStore:
         """Where the ledger is, without secrets."""
         return self._place
 
+    @property
+    def conninfo(self) -> str:
+        """For a connection of one's own; may hold a password."""
+        return self._conninfo
+
     def _start_empty(self) -> None:
         self._mutex = threading.Lock()
         self._readers_mutex = threading.Lock()

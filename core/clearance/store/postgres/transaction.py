@@ -153,7 +153,8 @@ class PostgresTransaction(Holding):
 
     def _prepare(self, changes: Changes) -> None:
         """Lock what is written without having been looked up; see rule 3 of `locks` for gates."""
-        missing = {account[:3] for account in changes.accounts if account[:3] not in self._accounts}
+        missing = {account[:3] for account in changes.accounts} | set(changes.dropped_accounts)
+        missing -= self._accounts.keys()
         unlocked = {it.id for it in changes.changed} - self._locked - self._opened
         if unlocked:
             # What ends a scope settles one after another what `open_below` has found: lock the rest with the first.

@@ -54,13 +54,14 @@ class Wire:
         error = _failure(results)
         if error is not None:
             # Which of the new plans exist is not worth finding out: names are never used twice.
-            for made in filter(None, prepared):
-                self._names.pop(made, None)
+            for text in prepared:
+                if text is not None:
+                    self._names.pop(text, None)
             raise error
         answers = iter(results)
         rows = []
-        for made in prepared:
-            if made is not None:
+        for text in prepared:
+            if text is not None:
                 next(answers)
             rows.append(_rows(next(answers)))
         return rows

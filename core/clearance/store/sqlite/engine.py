@@ -32,9 +32,7 @@ MEMORY = ":memory:"
 BUSY_TIMEOUT_MS = 5_000
 CACHE_KIB = 65_536
 CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""The write-ahead log is folded back by the background tick once it is this long."""
-CHECKPOINT_AT_ONCE_BYTES = 64 * 1024 * 1024
-"""Without a tick (a busy process that cannot run it) the writer does it itself past this."""
+"""A write-ahead log this long is folded back by the background tick too; writers do it every 1,000 pages."""
 QUICK_CHECK_BYTES = 16 * 1024 * 1024
 MAX_READERS = 4
 FORK_WAIT_SECONDS = 10.0
@@ -104,7 +102,6 @@ class SqliteStore:
         if not existed:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA journal_mode = {'MEMORY' if self._is_memory else 'WAL'}")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
@@ -153,7 +150,6 @@ class SqliteStore:
         try:
             if commit:
                 self._transaction.commit()
-                self._checkpoint_if_long()
         except BaseException:
             commit = False
             raise
@@ -233,14 +229,6 @@ class SqliteStore:
             return os.stat(self._path + "-wal").st_size
         except OSError:
             return 0
-
-    def _checkpoint_if_long(self) -> None:
-        self._commits = getattr(self, "_commits", 0) + 1
-        if self._commits % 256 == 0 and not self._is_memory and self._wal_bytes() > CHECKPOINT_AT_ONCE_BYTES:
-            assert self._connection is not None
-            # What was committed is committed; the log is folded back another time.
-            with contextlib.suppress(apsw.Error):
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def tidy(self) -> None:
         """Fold the write-ahead log back, beside the writers: they are not held up by it."""

@@ -105,8 +105,9 @@ class SqliteReader:
             reservation = self.reservation(reservation_id)
             if reservation is None or not reservation.is_open:
                 continue
-            stop = next((stop for stop in active if lies_below(reservation, stop.tenant, stop.scope)), None)
-            if stop:
+            around = [reservation, *(run for it in reservation.runs if (run := self.reservation(it)))]
+            reached = (stop for stop in active for it in around if lies_below(it, stop.tenant, stop.scope))
+            if stop := next(reached, None):
                 found[reservation_id] = stop
         return found
 

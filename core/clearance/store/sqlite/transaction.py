@@ -119,8 +119,9 @@ class SqliteTransaction:
         return [to_reservation(row) for row in self._all(sql.GET_OPEN_IN_RUN, (run_id,))]
 
     def open_below(self, tenant: str | None, scope: str) -> list[Reservation]:
-        found = (to_reservation(row) for row in self._all(sql.GET_OPEN, ()))
-        return [it for it in found if lies_below(it, tenant, scope)]
+        found = [to_reservation(row) for row in self._all(sql.GET_OPEN, ())]
+        runs = {it.id for it in found if it.kind == "run" and lies_below(it, tenant, scope)}
+        return [it for it in found if lies_below(it, tenant, scope) or not runs.isdisjoint(it.runs)]
 
     def due(self, now_ms: int, limit: int) -> list[Reservation]:
         return [to_reservation(row) for row in self._all(sql.GET_DUE, (now_ms, limit))]
