@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import busy, growth, guards, latency, memory, peers, processes, threads
+from benchmarks import busy, growth, guards, langchain_overhead, latency, memory, peers, processes, threads
 from benchmarks.results import Say, Section
 from benchmarks.sizes import Sizes
 
@@ -17,4 +17,5 @@ BENCHMARKS: dict[str, Callable[[Sizes, Say], Section]] = {
     "busy": busy.run,
     "peers": peers.run,
     "guard": guards.run,
+    "langchain": langchain_overhead.run,
 }

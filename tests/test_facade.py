@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import clearance
 
 FRAMEWORKS = ("langchain", "langchain_core", "crewai", "openai", "starlette", "typer", "rich", "genai_prices")
@@ -24,12 +26,8 @@ def test_the_lazy_table_and_the_exports_agree() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    try:
+    with pytest.raises(AttributeError, match="nonsense"):
         clearance.nonsense  # noqa: B018
-    except AttributeError as error:
-        assert "nonsense" in str(error)
-    else:
-        raise AssertionError("an unknown name was found")
 
 
 def test_importing_and_using_the_core_pulls_no_framework() -> None:

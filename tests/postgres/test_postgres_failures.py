@@ -103,11 +103,15 @@ def test_a_lock_that_is_needed_late_is_not_waited_for(url: str) -> None:
     budget(authority, "tenant:b", 10)
     keys = [("acme", TENANT, "TOKENS"), ("b", "tenant:b", "TOKENS")]
     began = time.monotonic()
-    with pytest.raises(StoreError) as caught:
+
+    def want_what_the_other_has() -> None:
         with one.transaction(flush=False) as first, two.transaction(flush=False) as second:
             first.prefetch([Needs(accounts=keys[:1])])
             second.prefetch([Needs(accounts=keys[1:])])
             first.account(*keys[1])
+
+    with pytest.raises(StoreError) as caught:
+        want_what_the_other_has()
     assert caught.value.retry_after_ms == 0
     assert time.monotonic() - began < 1
     # The next try takes both at once.
@@ -122,11 +126,15 @@ def test_a_lock_that_is_needed_late_is_not_waited_for(url: str) -> None:
 def test_a_refused_constraint_undoes_the_batch(url: str) -> None:
     authority = with_budget(url, 10)
     store = authority._store
-    with pytest.raises(StoreError, match="constraint"):
+
+    def spoil() -> None:
         with store.transaction(flush=False) as tx:
             account = tx.account("acme", TENANT, "TOKENS")
             assert account is not None
             tx.write(Changes(accounts=[account._replace(reserved=-1)]), 0)
+
+    with pytest.raises(StoreError, match="constraint"):
+        spoil()
     assert balance(authority).reserved == 0
     hold(authority, 10)
     authority.close()

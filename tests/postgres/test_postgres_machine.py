@@ -14,7 +14,7 @@ from clearance.model.results import Event
 from clearance.store.interface import EventQuery
 from clearance.store.postgres import PostgresStore
 
-STEPS = 600
+STEPS = 1_500
 
 
 class Counting(EmbeddedAuthority):

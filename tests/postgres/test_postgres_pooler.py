@@ -22,18 +22,10 @@ def _pooled(monkeypatch: pytest.MonkeyPatch) -> list[psycopg.Connection[Any]]:
     meet = Link._meet
 
     def met(self: Link, connection: psycopg.Connection[Any]) -> None:
-        connection.info.__class__  # noqa: B018
-        limits = []
-        execute = connection.execute
-        connection.execute = lambda *args, **kw: limits.append(args) or execute(*args, **kw)  # type: ignore
-        try:
-            real = type(connection.info).backend_pid
-            monkeypatch.setattr(type(connection.info), "backend_pid", property(lambda _: -1))
+        with monkeypatch.context() as patch:
+            # A pooler's cancel key names no backend.
+            patch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: -1))
             meet(self, connection)
-            monkeypatch.setattr(type(connection.info), "backend_pid", real)
-        finally:
-            del connection.execute
-        assert len(limits) == 1, "nothing may be set for the session"
 
     def turned(self: Link) -> psycopg.Connection[Any]:
         pool = self.__dict__.setdefault("pool", [])

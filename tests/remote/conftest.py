@@ -29,7 +29,8 @@ HERE = Path(__file__).parent
 ACME = Subject(tenant="acme", agent="bot")
 TOOL = Action(kind="tool.call", name="search")
 ADMIN = "an-operators-key-for-tests"
-PERMISSIONS = ["reservations:create", "reservations:commit", "reservations:release", "reservations:extend", "reservations:list", "balances:read", "budgets:read", "budgets:write", "events:read"]
+PERMISSIONS = ["budgets:read", "budgets:write", "balances:read", "events:read"]
+PERMISSIONS += [f"reservations:{verb}" for verb in ("create", "commit", "release", "extend", "list")]
 Open = Callable[..., RemoteAuthority]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from clearance.errors import AuthorityUnavailable, BudgetExceeded, Denied, Inval
 from clearance.model.amount import usd
 from clearance.model.results import Decision, Settlement
 from clearance.remote import BadAnswer, NotAuthorized, RemoteAuthority
-from remote.conftest import ACME, TOOL, Open, free_port, records
+from remote.conftest import ACME, TOOL, Open, eventually, free_port, records, together
 from remote.faulty import FaultyServer
 
 Ask = Callable[..., Any]
@@ -237,3 +239,80 @@ def test_a_journal_that_cannot_be_written_is_told_and_the_settlement_tried(
     assert client.commit(held.reservation_id or "", usd("0.5")).status == "COMMITTED"
     assert "the journal cannot be written" in caplog.text
     assert client.flush(1)
+
+
+def test_a_bad_run_id_cannot_smuggle_a_header(server: FaultyServer, remote: RemoteAuthority) -> None:
+    with pytest.raises(InvalidRequest, match="run_id"):
+        remote.reserve(ACME, TOOL, usd(1), run_id="run_1\r\nX-Admin-API-Key: x")
+    assert server.seen == []
+
+
+def test_a_second_commit_without_a_key_does_not_charge_twice(server: FaultyServer, remote: RemoteAuthority) -> None:
+    held = remote.reserve(ACME, TOOL, usd(1)).reservation_id or ""
+    server.expire()
+    server.fail("event", "lost", "refuse", "refuse")
+    with pytest.raises(AuthorityUnavailable):
+        remote.commit(held, usd("0.5"))
+    assert remote.commit(held, usd("0.5")).status == "APPLIED"
+    assert len({key for _, key in server.settlements()}) == 1
+    assert server.charged == usd("0.5").amount
+
+
+def test_a_flush_keeps_its_bound_and_leaves_the_rest(server: FaultyServer, remote: RemoteAuthority) -> None:
+    held = [remote.reserve(ACME, TOOL, usd(1)).reservation_id or "" for _ in range(4)]
+    server.fail("commit", *["503"] * 12)
+    for one in held:
+        with pytest.raises(AuthorityUnavailable):
+            remote.commit(one, usd(1))
+    server.faults.clear()
+    server.fail("commit", *["hang"] * 50)
+    remote._exchange.breaker.leave(False, False)
+    began = time.monotonic()
+    assert remote.flush_journal(0.5).waiting == 4
+    assert time.monotonic() - began < 1.5
+
+
+def test_an_authority_that_nobody_holds_ends_its_thread(server: FaultyServer, tmp_path: Path) -> None:
+    client = RemoteAuthority(server.url, api_key="k", journal=tmp_path)
+    client._left()
+    assert client._background is not None
+    thread = client._background._thread
+    assert thread is not None
+    time.sleep(0.3)
+    del client
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_fails_everything_spent_is_charged_once(
+    server: FaultyServer, connect: Open, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    kinds = ["", "", "", "refuse", "lost", "half", "503", "429:0"]
+    for verb, most in (("reserve", kinds), ("commit", [*kinds, "garbage", "empty", "other2xx"]), ("event", kinds)):
+        server.fail(verb, *rng.choices(most, k=400))
+    client = connect(journal=tmp_path, background=True)
+    spent: list[int] = []
+
+    def work(number: int) -> None:
+        own = random.Random(seed * 100 + number)
+        for _ in range(20):
+            try:
+                with client.guard(TOOL, "0.05", subject=ACME) as permit:
+                    cost = own.randint(1, usd("0.05").amount)
+                    spent.append(cost)
+                    permit.settle(cost)
+                    if own.random() < 0.1:
+                        server.expire(permit.id)
+            except (AuthorityUnavailable, LimitExceeded):
+                time.sleep(0.05)
+
+    assert together(8, work) == []
+    server.faults.clear()
+    assert client.flush(20)
+    eventually(lambda: not server.open, 20)
+    assert server.charged == sum(spent)
+    assert len(spent) > 80
+    assert records(tmp_path) == []

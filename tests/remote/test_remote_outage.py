@@ -64,7 +64,7 @@ def test_all_of_it_is_reported_when_the_server_is_back(
 
 def test_what_it_did_not_cost_may_be_used_again(server: FaultyServer, lenient: RemoteAuthority) -> None:
     server.down = True
-    for _ in range(30):
+    for _ in range(20):
         with lenient.guard(TOOL, "0.5", subject=ACME) as permit:
             permit.settle("0.02")
     held = lenient.reserve(ACME, TOOL, usd("0.4"))

@@ -179,6 +179,7 @@ def test_a_kill_stops_what_is_open_and_what_comes(client: RemoteAuthority, bot: 
     with pytest.raises(Killed):
         client.extend(held.reservation_id or "", 1000)
     assert client.commit(held.reservation_id or "", usd(1)).status == "COMMITTED"
+    client.resume(bot.scope_path, reason="go on")
     client.pause(bot.scope_path, reason="later")
     with pytest.raises(Paused):
         client.reserve(bot, TOOL, usd(1))
@@ -189,9 +190,12 @@ def test_a_kill_stops_what_is_open_and_what_comes(client: RemoteAuthority, bot: 
 
 def test_the_guard_notices_a_kill_over_http(client: RemoteAuthority, bot: Subject) -> None:
     async def main() -> None:
-        async with client.guard(TOOL, "1", subject=bot):
-            await asyncio.to_thread(client.kill, bot.scope_path, reason="enough")
-            await asyncio.sleep(20)
+        try:
+            async with client.guard(TOOL, "1", subject=bot):
+                await asyncio.to_thread(client.kill, bot.scope_path, reason="enough")
+                await asyncio.sleep(20)
+        finally:
+            await client.aclose()
 
     began = time.monotonic()
     with pytest.raises(Stopped):

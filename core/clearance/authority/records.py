@@ -16,7 +16,7 @@ from clearance.authority.ids import NewId
 from clearance.model.account import Account
 from clearance.model.results import Event
 from clearance.model.subject import covers
-from clearance.store.interface import AccountKey, Changes, NewEvent, Place, Record, Store, Tenant, Transaction
+from clearance.store.interface import AccountKey, Changes, Place, Record, Store, Tenant, Transaction
 
 R = TypeVar("R")
 PAGE = 200
@@ -67,14 +67,10 @@ class _Attributed:
         self._tx.writes = count
 
     def write(self, changes: Changes, now_ms: int) -> int:
-        if changes.events:
-            changes.events = [self._signed(event) for event in changes.events]
+        for event in changes.events:
+            if event.type not in _SYSTEM_EVENTS:
+                event.data["origin"] = self._origin
         return self._tx.write(changes, now_ms)
-
-    def _signed(self, event: NewEvent) -> NewEvent:
-        if event.type in _SYSTEM_EVENTS:
-            return event
-        return event._replace(data={**event.data, "origin": self._origin})
 
 
 class RecordKeeping:

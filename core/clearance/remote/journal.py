@@ -6,6 +6,7 @@ principal. They hold no API key.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -103,7 +104,8 @@ class Journal:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             try:
-                os.write(handle, data)
+                if os.write(handle, data) != len(data):
+                    raise OSError(errno.ENOSPC, "the disk is full")
                 if self._fsync:
                     os.fsync(handle)
             finally:

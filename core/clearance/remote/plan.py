@@ -106,9 +106,11 @@ class Plan:
 
     # -- settling ---------------------------------------------------------------------------------
 
-    def commit(self, reservation_id: str, actual: Amount, key: str, metadata: Metadata) -> Steps[Settlement]:
+    def commit(self, reservation_id: str, actual: Amount, given: str | None, metadata: Metadata) -> Steps[Settlement]:
         check_id(reservation_id, "reservation_id")
         check_amount(actual, "actual")
+        # A caller that tries again without a key must not charge twice.
+        key = requests.key_of(given or self._settling.pending_key(reservation_id))
         if self._runs.holds(reservation_id):
             answer: Settlement = yield Work(lambda: self._runs.commit(reservation_id, actual, key, metadata))
             return answer

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any
 
 from clearance.errors import ClearanceError
@@ -23,7 +23,6 @@ log = logging.getLogger("clearance.remote")
 FIRST_DELAY_S = 0.2
 MAX_DELAY_S = 30.0
 RESCAN_S = 30.0
-_SLICE_S = 5.0
 OTHERS_AGE_S = 15.0
 """A record of another living process is that old before it is taken for abandoned; its key makes a race harmless."""
 
@@ -74,7 +73,7 @@ class Replayer:
             elif self._too_early(entry, min_age_s) or (ends_at is not None and self._clock() >= ends_at):
                 found.waiting += 1
             else:
-                self._one(entry, found)
+                self._one(entry, found, None if ends_at is None else ends_at - self._clock())
         found.quarantined = len(self._journal.quarantined()) - before
         return found
 
@@ -84,9 +83,9 @@ class Replayer:
         name = entry.record.name
         return min_age_s > 0 and name not in self._settling.left and self._journal.age_s(name) < min_age_s
 
-    def _one(self, entry: Entry, found: Replayed) -> None:
+    def _one(self, entry: Entry, found: Replayed, left_s: float | None) -> None:
         try:
-            self._perform(self._settling.again(entry))
+            self._perform(self._settling.again(entry, left_s))
         except UNRESOLVED as error:
             found.waiting += 1
             found.errors.append(error.code)
@@ -113,88 +112,91 @@ class Replayer:
         return total
 
 
+class _Signal:
+    """How the owner talks to its thread, which holds this and not the owner, so that the owner can be collected."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._nudged = False
+        self._hurried = False
+        self._stopping = False
+
+    def give(self, *, hurried: bool = False, stopping: bool = False) -> None:
+        with self._changed:
+            self._nudged = True
+            self._hurried = self._hurried or hurried
+            self._stopping = self._stopping or stopping
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        with self._changed:
+            self._nudged = self._hurried = False
+
+    def wait(self, seconds: float, *, idle: bool) -> bool:
+        """Until the pause is over, the server answers again, or, when idle, there is something to do. False at the
+        end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._hurried or (idle and self._nudged), seconds)
+            return not self._stopping
+
+
 class Background:
-    """The thread that replays while the process lives. It starts when there is something to do, and holds its
-    owner weakly."""
+    """The thread that replays while the process lives. It starts when there is something to do."""
 
     def __init__(self, replayer: Replayer, jitter: Callable[[], float] = random.random) -> None:
         self._replayer = replayer
         self._jitter = jitter
         self.renew()
 
-    @property
-    def hurried(self) -> bool:
-        return self._soon
-
     def renew(self) -> None:
         """A forked child has no thread of its own yet."""
-        self._wake = Condition()
-        self._nudged = False
-        self._soon = False
-        self._stopping = False
+        self._signal = _Signal()
+        self._starting = Lock()
         self._thread: Thread | None = None
-
-    def hasten(self) -> None:
-        """The server answers again."""
-        with self._wake:
-            self._soon = True
-            self._wake.notify_all()
 
     def nudge(self) -> None:
         """Something is left in the journal."""
-        with self._wake:
-            self._nudged = True
-            if self._thread is None and not self._stopping:
-                self._thread = Thread(target=_work, args=(weakref.ref(self),), name="clearance-replay", daemon=True)
+        with self._starting:
+            if self._thread is None:
+                work = (weakref.ref(self, lambda _, signal=self._signal: signal.give(stopping=True)), self._signal)  # type: ignore[misc]
+                self._thread = Thread(target=_work, args=work, name="clearance-replay", daemon=True)
                 self._thread.start()
-            self._wake.notify_all()
+        self._signal.give()
+
+    def hasten(self) -> None:
+        """The server answers again."""
+        self._signal.give(hurried=True)
 
     def stop(self) -> None:
-        with self._wake:
-            self._stopping = True
-            thread = self._thread
-            self._wake.notify_all()
+        self._signal.give(stopping=True)
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
 
     def look(self, min_age_s: float) -> Replayed:
-        with self._wake:
-            self._nudged = self._soon = False
         try:
             return self._replayer.replay(min_age_s=min_age_s)
         except Exception:  # whatever happens, the others must be replayed
             log.exception("the replay of settlements failed; it goes on")
             return Replayed(waiting=1)
 
-    def wait(self, seconds: float, nudgeable: bool) -> bool | None:
-        """True if it was nudged, None if it is over."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._stopping or self._soon or (nudgeable and self._nudged), seconds)
-            return None if self._stopping else self._nudged
-
     def pause_s(self, attempt: int) -> float:
         return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempt, 20)) * (0.5 + 0.5 * self._jitter())
 
 
-def _work(reference: weakref.ref[Background]) -> None:
-    attempt, min_age_s, slept_s = 0, 0.0, 0.0
-    while (background := reference()) is not None:
+def _work(reference: weakref.ref[Background], signal: _Signal) -> None:
+    attempt, min_age_s = 0, 0.0
+    while True:
+        signal.clear()
+        background = reference()
+        if background is None:
+            return
         found = background.look(min_age_s)
-        min_age_s = OTHERS_AGE_S
+        min_age_s = OTHERS_AGE_S  # only at the start everything is taken for abandoned
         attempt = attempt + 1 if found.waiting else 0
         pause_s = background.pause_s(attempt) if attempt else RESCAN_S
-        slept_s = 0.0
-        while slept_s < pause_s:  # in slices, so that the owner can be collected
-            nudged = background.wait(min(_SLICE_S, pause_s - slept_s), nudgeable=not attempt)
-            if nudged is None:
-                return
-            if nudged and not attempt:
-                background.wait(FIRST_DELAY_S, nudgeable=False)
-                break
-            if background.hurried:
-                break
-            slept_s += _SLICE_S
-            del background
-            if (background := reference()) is None:
-                return
         del background
+        if not signal.wait(pause_s, idle=attempt == 0):
+            return
+        if attempt == 0 and not signal.wait(FIRST_DELAY_S, idle=False):  # what has just failed is not asked at once
+            return

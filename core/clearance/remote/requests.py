@@ -18,6 +18,7 @@ from clearance.authority.requests import (
     check_remark,
     check_subject,
 )
+from clearance.errors import InvalidRequest
 from clearance.guard.process import new_key
 from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
@@ -56,7 +57,11 @@ def wire_amount(amount: Amount) -> Json:
 
 
 def _headers(run_id: str | None) -> Headers:
-    return (EXTENSIONS,) if run_id is None else (EXTENSIONS, (RUN_ID, run_id.encode()))
+    if run_id is None:
+        return (EXTENSIONS,)
+    if not run_id.isascii() or not run_id.isprintable() or run_id != run_id.strip():
+        raise InvalidRequest("run_id", "has characters that no header can carry", "printable ASCII")
+    return (EXTENSIONS, (RUN_ID, run_id.encode()))
 
 
 def reserve(asked: Ask, *, dry_run: bool = False) -> Call[Decision]:

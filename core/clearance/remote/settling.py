@@ -59,7 +59,10 @@ class Settling:
         self._begin(record.name)
         resolved = False
         try:
-            yield Work(lambda: self.journal.write(record))
+            if self.journal.folder is None:
+                self.journal.write(record)
+            else:
+                yield Work(lambda: self.journal.write(record))
             answer = yield from self._send(entry, first=True)
             resolved = True
             return answer
@@ -91,26 +94,33 @@ class Settling:
                 self.journal.remove(entry)
             self.kept.discard(name)
 
-    def again(self, entry: Entry) -> Steps[Settlement | None]:
-        """A settlement from the journal. None if the server says that it was settled before."""
+    def pending_key(self, reservation_id: str) -> str | None:
+        """The key under which an unresolved settlement of this reservation may have arrived."""
+        name = reservation_name(reservation_id)
+        entry = self.journal.read(name) if name in self.left else None
+        return entry.record.key if entry is not None else None
+
+    def again(self, entry: Entry, left_s: float | None = None) -> Steps[Settlement | None]:
+        """A settlement from the journal, within `left_s`. None if the server says that it was settled before."""
         name = entry.record.name
         if not self._begin(name):
             return None
         try:
-            return (yield from self._send(entry, first=False))
+            return (yield from self._send(entry, first=False, left_s=left_s))
         except (ReservationFinalized, IdempotencyMismatch) as error:
             log.warning("reservation %s was settled before (%s)", entry.record.reservation_id, type(error).__name__)
             return None
         finally:
             self._end(name)
 
-    def _send(self, entry: Entry, *, first: bool) -> Steps[Settlement]:
+    def _send(self, entry: Entry, *, first: bool, left_s: float | None = None) -> Steps[Settlement]:
+        timeout_s = self._exchange.timeout_s if left_s is None else max(0.0, min(left_s, self._exchange.timeout_s))
         try:
-            answer: Settlement = yield from self._exchange.of(entry.record.call)
+            answer: Settlement = yield from self._exchange.of(entry.record.call, timeout_s)
         except ReservationExpired:
             if entry.record.mode == "event":
                 raise
-            return (yield from self._as_event(entry, first))
+            return (yield from self._as_event(entry, first, left_s))
         except LimitExceeded as error:
             not_before_ms = self._not_before(error)
             yield Work(lambda: self.journal.hold_off(entry, not_before_ms))
@@ -124,7 +134,7 @@ class Settling:
         self.left.discard(entry.record.name)
         return answer
 
-    def _as_event(self, entry: Entry, first: bool) -> Steps[Settlement]:
+    def _as_event(self, entry: Entry, first: bool, left_s: float | None) -> Steps[Settlement]:
         """Past its lease: the same spend, as an event under the same key. Written down as one before it is sent."""
         record = entry.record
         if record.origin is None:
@@ -132,7 +142,7 @@ class Settling:
             raise ReservationExpired(f"{record.reservation_id} has expired; record its spend with event()")
         log.warning("reservation %s had expired; its spend is recorded as an event", record.reservation_id)
         changed: Entry = yield Work(lambda: self.journal.change(entry, record.as_event()))
-        return (yield from self._send(changed, first=first))
+        return (yield from self._send(changed, first=first, left_s=left_s))
 
     def _lost(self, entry: Entry, first: bool) -> None:
         if first:

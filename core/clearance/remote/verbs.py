@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from clearance.authority.interface import DEFAULT_GRACE_MS, DEFAULT_TTL_MS, Metadata
-from clearance.authority.requests import Ask, ask, check_id, check_metadata
+from clearance.authority.requests import Ask, ask, check_id, check_key, check_metadata
 from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
 from clearance.model.amount import Amount, usd
@@ -151,7 +151,7 @@ class Verbs:
     ) -> Settlement:
         """Like the protocol's; and a reservation of ours that has expired settles as an event with the same key, with
         status APPLIED. What gets no answer stays in the journal and is sent again."""
-        steps = self._plan.commit(reservation_id, actual, key_of(idempotency_key), check_metadata(metadata))
+        steps = self._plan.commit(reservation_id, actual, check_key(idempotency_key), check_metadata(metadata))
         return perform(self._shell, steps)
 
     async def acommit(
@@ -162,7 +162,7 @@ class Verbs:
         idempotency_key: str | None = None,
         metadata: Metadata | None = None,
     ) -> Settlement:
-        steps = self._plan.commit(reservation_id, actual, key_of(idempotency_key), check_metadata(metadata))
+        steps = self._plan.commit(reservation_id, actual, check_key(idempotency_key), check_metadata(metadata))
         return await aperform(self._shell, steps)
 
     def release(

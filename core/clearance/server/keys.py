@@ -7,6 +7,7 @@ hashes say nothing and that a table of hashes is of no use.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 import string
@@ -32,11 +33,17 @@ class NewKey(NamedTuple):
     secret: str
 
 
-class _Known(NamedTuple):
-    record: Record
-    salt: bytes
-    hash: bytes
-    read_at: float
+class _Known:
+    """A key as it was read, and the mark of the secret that has opened it."""
+
+    __slots__ = ("hash", "mark", "read_at", "record", "salt")
+
+    def __init__(self, record: Record, read_at: float, mark: bytes) -> None:
+        self.record = record
+        self.salt = bytes.fromhex(record.body["salt"])
+        self.hash = bytes.fromhex(record.body["hash"])
+        self.read_at = read_at
+        self.mark = mark
 
 
 def hashed(salt: bytes, secret: str) -> bytes:
@@ -128,6 +135,7 @@ class KeyRing:
     def __init__(self, authority: EmbeddedAuthority, settings: Settings) -> None:
         self._authority = authority
         self._seconds = settings.key_cache_seconds
+        self._mark_key = secrets.token_bytes(32)
         self._known: dict[str, _Known] = {}
 
     def forget(self) -> None:
@@ -138,8 +146,7 @@ class KeyRing:
         if not secret:
             raise unauthorized("Missing API key")
         known = self._lookup(secret[:PREFIX_LENGTH]) if secret.startswith("cyc_") else None
-        # A secret of ours is ASCII; hashing whatever came takes as long for every wrong one.
-        if known is None or not hmac.compare_digest(hashed(known.salt, secret), known.hash):
+        if known is None or not self._opens(known, secret):
             raise unauthorized("INVALID_KEY")
         body = known.record.body
         if body["status"] != ACTIVE:
@@ -148,6 +155,16 @@ class KeyRing:
         if expires is not None and self._authority.now_ms() > expires:
             raise unauthorized("KEY_EXPIRED")
         return known.record
+
+    def _opens(self, known: _Known, secret: str) -> bool:
+        """A secret that was right before is known by a mark that is quicker than its hash and dies with the process."""
+        mark = hashlib.blake2b(secret.encode(), key=self._mark_key, digest_size=32).digest()
+        if hmac.compare_digest(mark, known.mark):
+            return True
+        if not hmac.compare_digest(hashed(known.salt, secret), known.hash):
+            return False
+        known.mark = mark
+        return True
 
     def _lookup(self, prefix: str) -> _Known | None:
         known = self._known.get(prefix)
@@ -161,7 +178,8 @@ class KeyRing:
             return None
         if len(self._known) >= MAX_CACHED:
             self._known.clear()
-        made = _Known(record, bytes.fromhex(record.body["salt"]), bytes.fromhex(record.body["hash"]), now)
+        same = known is not None and known.record.body["hash"] == record.body["hash"]
+        made = _Known(record, now, known.mark if known is not None and same else b"")
         self._known[prefix] = made
         return made
 

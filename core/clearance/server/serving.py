@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,7 +63,13 @@ def run(app: App, sockets: list[socket.socket]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    server.run(sockets=sockets)
+    # uvicorn hands a signal on once it has ended; ours to hear, so that the ledger is closed as well.
+    before = {kind: signal.signal(kind, lambda *_: None) for kind in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=sockets)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 class Serving(uvicorn.Server):

@@ -107,6 +107,9 @@ class Holding:
         try:
             opening: list[Statement] = []
             if not self._begun:
+                if not self._link.is_open:
+                    # The database may come back from a backup, with an older version of other stops.
+                    self._known_stops = None
                 _ = self._link.connection
                 opening = [(sql.BEGIN, ())] if self._link.is_direct else [(sql.BEGIN, ()), (sql.LIMITS_HERE, ())]
                 self._begun = True
@@ -132,6 +135,7 @@ class Holding:
     def take_first(self, wanted: Wanted) -> None:
         """Nothing was evaluated yet, so a lost connection or a deadlock only means to begin again."""
         wanted.add_locks(self._late)
+        lost = 0
         for left in reversed(range(TRIES)):
             try:
                 self._take(wanted, nowait=False)
@@ -142,7 +146,8 @@ class Holding:
                         f"{self._place}: another process holds these budgets for {sql.LOCK_TIMEOUT_MS // 1000} s; "
                         "nothing was written"
                     ) from error
-                if left == 0 or not (is_contended(error) or isinstance(error, Lost)):
+                lost += isinstance(error, Lost)
+                if left == 0 or lost > 1 or not (lost or is_contended(error)):
                     raise
             self.rollback()
             time.sleep(random.uniform(0, PAUSE_SECONDS))

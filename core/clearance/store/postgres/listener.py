@@ -64,5 +64,9 @@ class Listener:
     def _look(self) -> None:
         row = self._link.connection.execute(sql.GET_STOPS_VERSION.encode()).fetchone()
         before, self._version = self._version, int(row[0]) if row else None
-        if before is not None and self._version != before:
+        if before is None or self._version == before:
+            return
+        try:
             self._changed()
+        except Exception:
+            log.exception("telling of a changed stop failed")

@@ -1,0 +1,162 @@
+"""What governing a LangChain object adds to its calls, next to another library's middleware on the same agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.results import Goal, Row, Say, Section, at_least, at_most, cell
+from benchmarks.samples import Limit
+from benchmarks.sizes import Sizes
+from benchmarks.workload import folder
+
+if TYPE_CHECKING:
+    from benchmarks.langchain_calls import Gates, Key
+    from benchmarks.langchain_measure import Cost, Turn
+
+HOW = (
+    "A chat model and a tool that answer at once inside this process. *Added* is what a governed call takes longer than "
+    "the same call of the plain object in the same round, for a run of an agent divided by its three governed calls "
+    "(two of the model, one of the tool). CPU is that of the whole process, means of a round. Of the authorities "
+    "`no-op` allows everything and keeps nothing, so its rows are the adapter's own share; `memory` and `file` are "
+    "embedded, with four budgeted scopes, and `settlements`, the default, waits at each commit until the disk has it. "
+    "*reserve + commit alone* are the authority's two calls without LangChain, *empty middleware* is what LangChain "
+    "itself takes for middleware that wraps and does nothing. Of many runs at once, on one event loop, the time of one "
+    "is that of all divided by their number. Not like for like: `langchain-runcycles` (its gates for models and tools "
+    "on the same agent, both reserving and committing, the model's cost from the reported usage) keeps nothing itself. "
+    "It talks to a server on this machine that answers every request with the same text and decides nothing, so its "
+    "row is its client and two round trips a call, no ledger and no disk; its CPU is without the server's. Beside it "
+    "`no-op` is the same amount of deciding, `memory` and `file` do more."
+)
+AT_ONCE = (1, 10, 50)
+ADDED_US, LESS, FLAT = 500.0, 10.0, 1.2
+PEER = "langchain-runcycles"
+SERVER = "constant server"
+
+
+def run(sizes: Sizes, say: Say) -> Section:
+    # Only here, as LangChain is large: the other benchmarks should not run beside it.
+    from benchmarks import langchain_calls as calls
+    from benchmarks.langchain_objects import CALLS_OF_A_RUN
+
+    section = Section("langchain", "LangChain", HOW)
+    with folder() as place, ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner())
+        on = calls.stage(place, runner)
+        stack.callback(on.close)
+        others, absent = _others(place, runner, stack)
+        single: dict[str, Callable[[], dict[Key, Turn]]] = {
+            "model, sync": lambda: calls.sync_calls(on, model=True),
+            "model, async": lambda: calls.async_calls(on, model=True),
+            "tool, sync": lambda: calls.sync_calls(on, model=False),
+            "tool, async": lambda: calls.async_calls(on, model=False),
+        }
+        for what, make in single.items():
+            say(what)
+            section.rows += _rows(what, 1, 1, _measured(make(), sizes))
+        for what, runs in (("agent, sync", calls.sync_runs), ("agent, async", calls.async_runs)):
+            say(what)
+            section.rows += _rows(what, 1, CALLS_OF_A_RUN, _measured(runs(on, others), sizes, 2))
+        for at_once in (it for it in AT_ONCE if it <= max(sizes.callers)):
+            say(f"{at_once} at once")
+            found = _measured(calls.crowds(on, others, at_once), sizes, 2, at_once)
+            section.rows += _rows("agents, async", at_once, CALLS_OF_A_RUN, found)
+    for why in absent:
+        row: Row = dict.fromkeys(section.rows[0])
+        section.rows.append(row | {"what": "agent", "governed by": f"{PEER}: {why}"})
+    section.goals += [*_low(section), *_less(section), *_flat(section)]
+    return section
+
+
+def _others(place: Path, runner: asyncio.Runner, stack: ExitStack) -> tuple[dict[Key, Gates], list[str]]:
+    """The peer's middleware, or why there is none."""
+    from benchmarks.langchain_calls import Key
+    from benchmarks.peer_langchain_runcycles import Peer
+
+    try:
+        name = f"{PEER} {version(PEER)}"
+        peer = Peer(place, stack)
+        stack.callback(lambda: runner.run(peer.aclose()))
+        runner.run(peer.try_out())
+    except PackageNotFoundError:
+        return {}, ["is not installed; `make bench` installs it"]
+    except Exception as error:  # a peer that changed or fails must not end the run
+        return {}, [f"did not run: {type(error).__name__}: {str(error)[:80]}"]
+    return {Key(name, SERVER): peer.middleware}, []
+
+
+def _measured(turns: dict[Key, Turn], sizes: Sizes, share: int = 1, at_once: int = 1) -> dict[Key, Cost]:
+    """`share` of an operation's usual number is enough where one is large."""
+    from benchmarks.langchain_measure import contest
+
+    limit = Limit(max(1, 2 * (at_once > 1) * at_once, sizes.per_round // 20 // share), sizes.seconds / 5)
+    return contest(turns, sizes.rounds, limit, sizes.seconds * sizes.rounds / 2)
+
+
+def _rows(what: str, at_once: int, calls: int, found: dict[Key, Cost]) -> list[Row]:
+    plain = next(iter(found.values()))
+    rows: list[Row] = []
+    for key, cost in found.items():
+        row: Row = {"what": what, "governed by": key.how, "authority": key.authority, "at once": at_once}
+        row |= {"p50 us": cost.wall, "added us a call": None, "added CPU us a call": None}
+        if cost is not plain and key.how != "reserve + commit alone":
+            wall, cpu = cost.added(plain)
+            row |= {"added us a call": wall / calls, "added CPU us a call": cpu / calls}
+        rows.append(row)
+    return rows
+
+
+# --- goals
+
+
+EMBEDDED = ("memory", "file, `process`", "file, `settlements`")
+
+
+def _low(section: Section) -> list[Goal]:
+    goals = []
+    for authority in EMBEDDED:
+        worst = max(_all(section, "added us a call", how="guard", authority=authority), default=None)
+        alone = max(_all(section, "p50 us", how="reserve + commit alone", authority=authority), default=0.0)
+        text = (
+            f"`guard`, {authority}: at most {ADDED_US:g} us added a call at p50 (the worst of model, tool, sync, async)"
+        )
+        goal = at_most(text, worst, ADDED_US, " us")
+        goals.append(Goal(text, f"{goal.measured}; its two authority calls alone take {cell(alone)} us", goal.met))
+    return goals
+
+
+def _less(section: Section) -> list[Goal]:
+    goals = []
+    for authority in ("no-op", *EMBEDDED):
+        ratios = []
+        for what in ("agent, sync", "agent, async"):
+            theirs = _all(section, "added us a call", what=what, authority=SERVER)
+            ours = _all(section, "added us a call", what=what, how="middleware", authority=authority)
+            ratios += [its / our for its, our in zip(theirs, ours, strict=False) if our > 0]
+        text = (
+            f"`create_agent`, {authority}: at least {LESS:g} times less added than by {PEER} (the worse of sync, async)"
+        )
+        goals.append(at_least(text, min(ratios, default=None), LESS, " times"))
+    return goals
+
+
+def _flat(section: Section) -> list[Goal]:
+    goals = []
+    for authority in EMBEDDED:
+        added = _all(section, "added us a call", what="agents, async", how="middleware", authority=authority)
+        ratio = added[-1] / added[0] if len(added) > 1 and added[0] > 0 else None
+        text = (
+            f"`create_agent`, {authority}: added time a call with {AT_ONCE[-1]} runs at once within 20 % of that with 1"
+        )
+        goals.append(at_most(text, ratio, FLAT, " times"))
+    return goals
+
+
+def _all(section: Section, figure: str, what: str = "", how: str = "", authority: str = "") -> list[float]:
+    wanted = {"what": what, "governed by": how, "authority": authority}
+    rows = (row for row in section.rows if all(not value or row[name] == value for name, value in wanted.items()))
+    return [float(value) for row in rows if isinstance(value := row[figure], int | float)]
