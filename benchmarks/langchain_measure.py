@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -44,8 +45,9 @@ class Cost:
         return Took(median(our.wall - its.wall for our, its in pairs), median(our.cpu - its.cpu for our, its in pairs))
 
 
-def contest(contestants: dict[K, Turn], rounds: int, limit: Limit, seconds: float) -> dict[K, Cost]:
-    """Each once in every round, after a short round that is not kept. No new round begins after `seconds`.
+def contest(contestants: dict[K, Turn], limit: Limit, seconds: float) -> dict[K, Cost]:
+    """Each once in every round, as many rounds as fit into `seconds`, one at least; before it, a shorter one that is
+    not kept. Many small turns stand more noise than few large ones.
 
     What exists beforehand is hidden from the garbage collector: it is the same for all, and large.
     """
@@ -56,14 +58,17 @@ def contest(contestants: dict[K, Turn], rounds: int, limit: Limit, seconds: floa
         stack.callback(gc.unfreeze)
         for turn in contestants.values():
             turn(Limit(max(1, limit.most // 5), limit.seconds))
-        end = monotonic() + seconds
-        for _ in range(rounds):
-            for key, turn in contestants.items():
+        order = deque(contestants)
+        began = before = monotonic()
+        while True:
+            for key in order:
                 gc.collect()
-                found[key].turns.append(turn(limit))
-            if monotonic() > end:
-                break
-    return found
+                found[key].turns.append(contestants[key](limit))
+            order.rotate(1)  # else the same one always comes after the slowest
+            now = monotonic()
+            if now + (now - before) > began + seconds:  # another round like the last would take too long
+                return found
+            before = now
 
 
 def sync_turn(step: Callable[[], object]) -> Turn:
@@ -97,19 +102,19 @@ def crowd_turn(runner: asyncio.Runner, step: AsyncStep, at_once: int) -> Turn:
     """So many tasks at once. The time of one operation is that of all divided by their number."""
 
     async def work(limit: Limit) -> Took:
-        done, each = 0, max(1, limit.most // at_once)
+        done, tasks = 0, min(at_once, limit.most)
         end = perf_counter_ns() + int(limit.seconds * 1e9)
 
         async def one() -> None:
             nonlocal done
-            for _ in range(each):
+            for _ in range(max(1, limit.most // at_once)):
                 await step()
                 done += 1
                 if perf_counter_ns() > end:
                     break
 
         cpu, began = process_time_ns(), perf_counter_ns()
-        await asyncio.gather(*(one() for _ in range(at_once)))
+        await asyncio.gather(*(one() for _ in range(tasks)))
         wall = perf_counter_ns() - began
         return Took(wall / done / 1_000, (process_time_ns() - cpu) / done / 1_000)
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from clearance.authority.clock import Clock
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import InvalidRequest
 from clearance.guard import Guarding
+from clearance.store.interface import Store
 from clearance.store.sqlite import MEMORY, SqliteStore
 
+if TYPE_CHECKING:
+    from clearance.remote import RemoteAuthority
+
 URL_VARIABLE = "CLEARANCE_URL"
-_KINDS = "sqlite:///relative/path, sqlite:////absolute/path, memory:// or a file's path"
+API_KEY_VARIABLE = "CLEARANCE_API_KEY"
+ADMIN_KEY_VARIABLE = "CLEARANCE_ADMIN_KEY"
+_KINDS = "sqlite:///relative/path, sqlite:////absolute/path, memory://, postgresql://... or a file's path"
 
 
 class LocalAuthority(Guarding, EmbeddedAuthority):
-    """The embedded authority with guards: what `connect` returns for a file or for memory."""
+    """The embedded authority with guards: what `connect` returns for a ledger."""
 
     def close(self) -> None:
         self.flush()
@@ -30,17 +37,44 @@ def connect(
     *,
     durability: str = "settlements",
     clock: Clock | None = None,
-) -> LocalAuthority:
+    api_key: str | None = None,
+    admin_key: str | None = None,
+) -> LocalAuthority | RemoteAuthority:
     """Open the authority at `url`.
 
-    `sqlite:///budget.db` (relative), `sqlite:////var/lib/budget.db` (absolute), a plain path, or `memory://`. Without a
-    URL: the environment variable CLEARANCE_URL, else a file in the user's data folder. `durability` is "power",
-    "settlements" (default) or "process": see `EmbeddedAuthority`.
+    A ledger of this process: `sqlite:///budget.db` (relative), `sqlite:////var/lib/budget.db` (absolute), a plain path,
+    `memory://`, or `postgresql://...` (extra `postgres`). A server: `http://host:7878`, with `api_key` or the variable
+    CLEARANCE_API_KEY (and CLEARANCE_ADMIN_KEY for the verbs of operators). Without a URL: CLEARANCE_URL, else a file in
+    the user's data folder. `durability` is of ledgers only: see `EmbeddedAuthority`.
 
-    Raises InvalidRequest for a URL it does not know, and StoreError kinds for a file it must not or cannot open.
+    Raises InvalidRequest for a URL it does not know, and StoreError kinds for a ledger it must not or cannot open.
     """
-    store = SqliteStore(ledger_file(str(url) if url is not None else default_url()))
-    return LocalAuthority(store, durability=durability, clock=clock)
+    place = str(url) if url is not None else default_url()
+    if place.partition("://")[0] not in ("http", "https"):
+        return open_ledger(place, durability=durability, clock=clock)
+    from clearance.remote import RemoteAuthority
+
+    key = api_key or os.environ.get(API_KEY_VARIABLE)
+    if not key:
+        raise InvalidRequest("api_key", f"is missing for {place}", f"api_key=, or the variable {API_KEY_VARIABLE}")
+    admin = admin_key or os.environ.get(ADMIN_KEY_VARIABLE)
+    return RemoteAuthority(place, api_key=key, admin_key=admin, journal=data_folder() / "journal")
+
+
+def open_ledger(url: str | Path, *, durability: str = "settlements", clock: Clock | None = None) -> LocalAuthority:
+    """`connect` for what is decided in this process: a file, memory or PostgreSQL."""
+    return LocalAuthority(open_store(str(url)), durability=durability, clock=clock)
+
+
+def open_store(url: str) -> Store:
+    """The engine that a URL names, opened."""
+    if url.partition("://")[0] not in ("postgresql", "postgres"):
+        return SqliteStore(ledger_file(url))
+    try:
+        from clearance.store.postgres import PostgresStore
+    except ImportError as error:
+        raise InvalidRequest("url", f"PostgreSQL needs {error.name}", "pip install 'clearance[postgres]'") from None
+    return PostgresStore(url)
 
 
 def default_url() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgres.kit import empty
 from tests.postgres.server import Server
 
 from clearance.store.conformance import Failure, Spec, run
@@ -39,6 +40,7 @@ class FileLedger:
 class PostgresLedger:
     def __init__(self, url: str) -> None:
         self.url = url
+        empty(url)
 
     def open(self) -> Store:
         return PostgresStore(self.url)
@@ -48,10 +50,11 @@ class PostgresLedger:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def url() -> Iterator[str]:
     server = Server()
-    PostgresStore(server.url("template1")).close()
-    yield server
+    url = server.new_database()
+    PostgresStore(url).close()
+    yield url
     server.stop()
 
 
@@ -66,8 +69,8 @@ def test_file_conforms(spec: Spec) -> None:
 
 
 @parametrized()
-def test_postgres_conforms(spec: Spec, server: Server) -> None:
-    spec.run(lambda: PostgresLedger(server.new_database()))
+def test_postgres_conforms(spec: Spec, url: str) -> None:
+    spec.run(lambda: PostgresLedger(url))
 
 
 class ForgetfulStore(SqliteStore):

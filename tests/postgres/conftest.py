@@ -30,8 +30,18 @@ def template(server: Server) -> str:
 
 
 @pytest.fixture
-def url(server: Server, template: str) -> str:
-    """A ledger of the test's own."""
+def url(server: Server, template: str) -> Iterator[str]:
+    """An empty ledger. The test may not change its schema, for another test gets it next."""
+    url = server.spare.pop() if server.spare else server.new_database(template)
+    yield url
+    server.end_sessions(url)
+    empty(url)
+    server.spare.append(url)
+
+
+@pytest.fixture
+def own_url(server: Server, template: str) -> str:
+    """An empty ledger for this test alone."""
     return server.new_database(template)
 
 

@@ -1,46 +1,41 @@
-"""Workers as processes of their own."""
+"""Workers as processes of their own, forked from one that has imported everything."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.postgres import worker
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.postgres.worker"])
 
 
 class Worker:
     def __init__(self, url: str, task: str, number: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.postgres.worker", url, task, str(number)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def await_ready(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n", "a worker did not start"
-
-    def go(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        self.line, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=worker.main, args=(url, task, number, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
 
     def told(self, timeout: float = 100) -> Any:
-        out, _ = self.process.communicate(timeout=timeout)
-        return json.loads(out)
+        assert self.line.poll(timeout), "a worker does not answer"
+        return self.line.recv()
+
+    def go(self) -> None:
+        self.line.send("go")
 
     def kill(self) -> list[Any]:
-        """kill -9; what it had told by then, without a line that it had not finished."""
+        """kill -9; what it had told by then, without what it had not finished."""
         self.process.kill()
-        out, _ = self.process.communicate(timeout=20)
-        return [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith("]\n")]
+        self.process.join()
+        told = []
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                told.append(self.line.recv())
+        return told
 
 
 @contextlib.contextmanager
@@ -48,11 +43,10 @@ def workers(url: str, task: str, count: int) -> Iterator[list[Worker]]:
     """All ready; those that still run at the end are killed."""
     started = [Worker(url, task, number) for number in range(count)]
     try:
-        for worker in started:
-            worker.await_ready()
+        for one in started:
+            assert one.told() == "ready"
         yield started
     finally:
-        for worker in started:
-            if worker.process.poll() is None:
-                worker.process.kill()
-            worker.process.communicate()
+        for one in started:
+            one.kill()
+            one.line.close()

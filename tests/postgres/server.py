@@ -73,6 +73,8 @@ class Server:
         self._log = self.folder / "log"
         self.port = _free_port()
         self._made = 0
+        self.spare: list[str] = []
+        """URLs of empty ledgers that nobody uses."""
         # PostgreSQL refuses to run as root.
         self._user = _ordinary_user() if os.geteuid() == 0 else None
         if self._user:
@@ -89,6 +91,9 @@ class Server:
                 stderr=log,
                 **self._as_user(),
             )
+        self.await_ready()
+
+    def await_ready(self) -> None:
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -107,13 +112,10 @@ class Server:
             os.kill(row[0], signal.SIGKILL)
 
     def stop(self) -> None:
+        """At once: nobody will look at the data again."""
         if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.send_signal(signal.SIGINT)
-                self.process.wait(10)
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(20)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str) -> str:
@@ -126,6 +128,14 @@ class Server:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return self.url(name)
+
+    def end_sessions(self, url: str) -> None:
+        """Of that database, other than this one."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

@@ -155,12 +155,12 @@ def test_check_finds_books_that_do_not_balance(url: str) -> None:
     authority.close()
 
 
-def test_the_ledger_of_a_newer_clearance_is_not_touched(url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
+def test_the_ledger_of_a_newer_clearance_is_not_touched(own_url: str) -> None:
+    with psycopg.connect(own_url, autocommit=True) as connection:
         connection.execute("INSERT INTO clearance.migrations (number, name) VALUES (99, '0099_future')")
     for migrate in (True, False):
         with pytest.raises(StoreVersion):
-            PostgresStore(url, migrate=migrate)
+            PostgresStore(own_url, migrate=migrate)
 
 
 def test_a_store_that_may_not_migrate_says_what_to_do(server: Server) -> None:
@@ -190,12 +190,12 @@ def test_many_processes_make_the_schema_once(server: Server) -> None:
         assert connection.execute("SELECT count(*) FROM clearance.migrations").fetchone() == (len(migrations.schema()),)
 
 
-def test_a_migration_runs_while_an_old_process_serves(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = with_budget(url, 1000)
+def test_a_migration_runs_while_an_old_process_serves(own_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = with_budget(own_url, 1000)
     hold(old, 10)
     newer = [*migrations.schema(), ("0002_more", "ALTER TABLE clearance.accounts ADD COLUMN more TEXT")]
     monkeypatch.setattr(migrations, "schema", lambda: newer)
-    new = open_authority(url)
+    new = open_authority(own_url)
     assert new._store.describe()["schema"] == 2
     for authority in (old, new, old):
         hold(authority, 10)
@@ -204,13 +204,13 @@ def test_a_migration_runs_while_an_old_process_serves(url: str, monkeypatch: pyt
     new.close()
 
 
-def test_a_role_without_rights_is_told_so(server: Server, url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
+def test_a_role_without_rights_is_told_so(server: Server, own_url: str) -> None:
+    with psycopg.connect(own_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE reporter LOGIN")
         connection.execute("GRANT USAGE ON SCHEMA clearance TO reporter")
         connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA clearance TO reporter")
-    with_budget(url, 10).close()
-    reader = open_authority(url.replace("postgres@", "reporter@"))
+    with_budget(own_url, 10).close()
+    reader = open_authority(own_url.replace("postgres@", "reporter@"))
     assert balance(reader).allocated == 10
     with pytest.raises(StoreReadOnly):
         hold(reader, 1)

@@ -43,9 +43,9 @@ def test_a_line_with_a_lower_number_that_commits_later_is_not_missed(url: str) -
     authority.close()
 
 
-def test_a_stranger_in_the_database_holds_no_follower_up(url: str) -> None:
-    authority = with_budget(url, 10)
-    with psycopg.connect(url) as stranger:
+def test_a_stranger_in_the_database_holds_no_follower_up(own_url: str) -> None:
+    authority = with_budget(own_url, 10)
+    with psycopg.connect(own_url) as stranger:
         stranger.execute("CREATE TABLE public.strange (n BIGINT)")
         stranger.execute("INSERT INTO public.strange VALUES (1)")
         authority.reserve(BOT, CALL, tokens(1))

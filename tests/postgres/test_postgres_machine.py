@@ -14,7 +14,7 @@ from clearance.model.results import Event
 from clearance.store.interface import EventQuery
 from clearance.store.postgres import PostgresStore
 
-STEPS = 1_500
+STEPS = 1_000
 
 
 class Counting(EmbeddedAuthority):

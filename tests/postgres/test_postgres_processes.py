@@ -132,10 +132,10 @@ def test_no_acknowledged_settlement_is_lost_by_kill_nine(url: str) -> None:
             time.sleep(0.6)
             _end_backends(url)
             time.sleep(0.4)
-            acknowledged += map(tuple, worker.kill())
+            acknowledged += worker.kill()
         time.sleep(0.6)
         for worker in started[2:]:
-            acknowledged += map(tuple, worker.kill())
+            acknowledged += worker.kill()
     _settled_once(url, acknowledged)
     authority.close()
 
@@ -154,7 +154,8 @@ def test_no_acknowledged_settlement_is_lost_when_the_server_dies() -> None:
             own.kill_a_backend()
             time.sleep(1.5)
             for worker in started:
-                acknowledged += map(tuple, worker.kill())
+                acknowledged += worker.kill()
+        own.await_ready()
         _settled_once(url, acknowledged)
     finally:
         own.stop()

@@ -1,15 +1,13 @@
-"""A process on a ledger: `worker.py URL TASK NUMBER`.
-
-Says "ready", waits for a line, works, and tells what it did as JSON.
-"""
+"""What a process does on a ledger. It says "ready", waits for a word, works, and tells what it did."""
 
 from __future__ import annotations
 
-import json
 import random
-import sys
 import threading
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 from tests.authority.kit import BOT, CALL, TENANT
 from tests.postgres.kit import open_authority
@@ -19,12 +17,7 @@ from clearance.errors import AuthorityUnavailable, BudgetExceeded, Killed
 from clearance.model.amount import tokens
 
 
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def spend(authority: EmbeddedAuthority, number: int) -> dict[str, object]:
+def spend(authority: EmbeddedAuthority, number: int, line: Connection) -> dict[str, object]:
     """Until nothing is left. One thread; each action that happened counts."""
     rng, spent, actions, waits = random.Random(number), 0, 0, []
     most = 5
@@ -45,8 +38,8 @@ def spend(authority: EmbeddedAuthority, number: int) -> dict[str, object]:
         spent, actions = spent + actual, actions + 1
 
 
-def settle_for_ever(authority: EmbeddedAuthority, number: int) -> dict[str, object]:
-    """Prints each settlement after it was acknowledged, until killed. An outage is asked about with the same key."""
+def settle_for_ever(authority: EmbeddedAuthority, number: int, line: Connection) -> dict[str, object]:
+    """Tells each settlement after it was acknowledged, until killed. An outage is asked about with the same key."""
     rng = random.Random(number)
     lock = threading.Lock()
 
@@ -61,7 +54,7 @@ def settle_for_ever(authority: EmbeddedAuthority, number: int) -> dict[str, obje
                 )
             )
             with lock:
-                say(json.dumps([held.reservation_id, actual]))
+                line.send((held.reservation_id, actual))
 
     for thread in range(3):
         threading.Thread(target=work, args=(thread,), daemon=True).start()
@@ -69,7 +62,7 @@ def settle_for_ever(authority: EmbeddedAuthority, number: int) -> dict[str, obje
     return {}
 
 
-def _insist(call):  # type: ignore[no-untyped-def]
+def _insist(call: Callable[[], Any]) -> Any:
     while True:
         try:
             return call()
@@ -77,7 +70,7 @@ def _insist(call):  # type: ignore[no-untyped-def]
             time.sleep(0.05)
 
 
-def reserve_until_killed(authority: EmbeddedAuthority, number: int) -> dict[str, object]:
+def reserve_until_killed(authority: EmbeddedAuthority, number: int, line: Connection) -> dict[str, object]:
     """Every hold that was granted, and when the process learned of the kill."""
     held = []
     while True:
@@ -90,15 +83,11 @@ def reserve_until_killed(authority: EmbeddedAuthority, number: int) -> dict[str,
 TASKS = {"spend": spend, "settle": settle_for_ever, "reserve": reserve_until_killed}
 
 
-def main(url: str, task: str, number: int) -> None:
+def main(url: str, task: str, number: int, line: Connection) -> None:
     authority = open_authority(url, durability="power" if task == "settle" else "settlements")
     authority.balance(TENANT, "TOKENS")
-    say("ready")
-    sys.stdin.readline()
-    told = TASKS[task](authority, number)
+    line.send("ready")
+    line.recv()
+    told = TASKS[task](authority, number, line)
     authority.close()
-    say(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    line.send(told)

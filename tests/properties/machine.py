@@ -294,7 +294,11 @@ class Machine(RuleBasedStateMachine):
         assert self.driver.books() == {
             key: {name: value for name, value in b.items() if name not in untold} for key, b in books.items()
         }
-        assert self.driver.open_holds() == {h["id"] for h in self.model.holds.values() if h["status"] == "ACTIVE"}
+        waiting = {h["id"]: h for h in self.model.holds.values() if h["status"] == "ACTIVE"}
+        assert self.driver.open_holds() == waiting.keys()
+        if self.model.stops:
+            reached = {name for name, h in waiting.items() if any(self.model.reaches(at, h) for at in self.model.stops)}
+            assert self.place.authority.stopped(waiting).keys() == reached
 
     def nothing_is_oversold(self):
         """No action uses more than was free; debt grows only up to its limit."""

@@ -235,7 +235,9 @@ class Ledger:
     # -- controls and keys
 
     def stop_on(self, tenant, scopes, runs):
-        for target in ["*", "tenant:" + tenant, *scopes, *("run:" + run_id for run_id in runs)]:
+        """A stop reaches a call through its own scopes, its runs, and the scopes of whoever owns those runs."""
+        owners = [scope for run_id in runs for scope in self.holds[run_id]["scopes"]]
+        for target in ["*", "tenant:" + tenant, *owners, *scopes, *("run:" + run_id for run_id in runs)]:
             if target in self.stops:
                 raise No({"KILLED": "Killed", "PAUSED": "Paused"}[self.stops[target]], target)
 
@@ -244,8 +246,9 @@ class Ledger:
             return True
         if target.startswith("run:"):
             return target[4:] in (h["id"], *h["runs"])
-        path = h["scopes"][-1]
-        return path == target or path.startswith(target + "/") or target == "tenant:" + h["tenant"]
+        paths = [one["scopes"][-1] for one in (h, *(self.holds[run_id] for run_id in h["runs"]))]
+        below = any(path == target or path.startswith(target + "/") for path in paths)
+        return below or target == "tenant:" + h["tenant"]
 
     def replay(self, place, payload):
         """The answer that this key was given before, or None."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from clearance.errors import AuthorityUnavailable, BudgetExceeded, Denied, Inval
 from clearance.model.amount import usd
 from clearance.model.results import Decision, Settlement
 from clearance.remote import BadAnswer, NotAuthorized, RemoteAuthority
-from remote.conftest import ACME, TOOL, Open, eventually, free_port, records, together
+from remote.conftest import ACME, TOOL, Open, free_port, records
 from remote.faulty import FaultyServer
 
 Ask = Callable[..., Any]
@@ -270,49 +268,3 @@ def test_a_flush_keeps_its_bound_and_leaves_the_rest(server: FaultyServer, remot
     began = time.monotonic()
     assert remote.flush_journal(0.5).waiting == 4
     assert time.monotonic() - began < 1.5
-
-
-def test_an_authority_that_nobody_holds_ends_its_thread(server: FaultyServer, tmp_path: Path) -> None:
-    client = RemoteAuthority(server.url, api_key="k", journal=tmp_path)
-    client._left()
-    assert client._background is not None
-    thread = client._background._thread
-    assert thread is not None
-    time.sleep(0.3)
-    del client
-    gc.collect()
-    thread.join(5)
-    assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_fails_everything_spent_is_charged_once(
-    server: FaultyServer, connect: Open, tmp_path: Path, seed: int
-) -> None:
-    rng = random.Random(seed)
-    kinds = ["", "", "", "refuse", "lost", "half", "503", "429:0"]
-    for verb, most in (("reserve", kinds), ("commit", [*kinds, "garbage", "empty", "other2xx"]), ("event", kinds)):
-        server.fail(verb, *rng.choices(most, k=400))
-    client = connect(journal=tmp_path, background=True)
-    spent: list[int] = []
-
-    def work(number: int) -> None:
-        own = random.Random(seed * 100 + number)
-        for _ in range(20):
-            try:
-                with client.guard(TOOL, "0.05", subject=ACME) as permit:
-                    cost = own.randint(1, usd("0.05").amount)
-                    spent.append(cost)
-                    permit.settle(cost)
-                    if own.random() < 0.1:
-                        server.expire(permit.id)
-            except (AuthorityUnavailable, LimitExceeded):
-                time.sleep(0.05)
-
-    assert together(8, work) == []
-    server.faults.clear()
-    assert client.flush(20)
-    eventually(lambda: not server.open, 20)
-    assert server.charged == sum(spent)
-    assert len(spent) > 80
-    assert records(tmp_path) == []

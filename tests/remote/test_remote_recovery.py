@@ -179,7 +179,9 @@ def test_cr_durable_003_the_rate_limit_floor_survives_a_restart(server: FaultySe
     assert records(tmp_path) == []
 
 
-def test_cr_durable_004_the_tenant_journal_survives_key_rotation(server: FaultyServer, tmp_path: Path) -> None:
+def test_cr_durable_004_the_tenant_journal_survives_key_rotation(
+    server: FaultyServer, tmp_path: Path, connect: Open
+) -> None:
     server.fail("commit", "hang")
     spend_and_die(server, tmp_path)
     (path,) = records(tmp_path)
@@ -187,7 +189,8 @@ def test_cr_durable_004_the_tenant_journal_survives_key_rotation(server: FaultyS
         assert KEY not in str(found)
         assert not found.is_file() or KEY.encode() not in found.read_bytes()
     server.keys = {"new-secret-key"}
-    assert restart(server, tmp_path, key=KEY, deed="0.2")["waiting"] == 1, "kept through a failed authorization"
+    old = connect(journal=tmp_path, tenant="acme", api_key=KEY)
+    assert old.flush_journal(0.2).waiting == 1, "kept through a failed authorization"
     assert restart(server, tmp_path, key="new-secret-key")["settled"] == 1
     assert not path.exists()
     assert server.of("commit")[-1].key == "settle-1"

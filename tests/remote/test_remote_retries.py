@@ -149,6 +149,14 @@ def test_a_denial_or_a_limit_does_not_open_the_breaker() -> None:
     assert exchange.breaker.state == "closed"
 
 
+def test_a_limit_after_an_attempt_without_an_answer_is_not_taken_for_a_no() -> None:
+    time = Time()
+    shell = Shell(time, NoAnswer("cut", True), Response(429, {"retry-after": "60"}, b""))
+    with pytest.raises(AuthorityUnavailable) as caught:
+        run(shell, Exchange(2.0, clock=time))
+    assert caught.value.retry_after_ms == 60_000
+
+
 def test_while_the_breaker_is_open_nothing_is_sent() -> None:
     time = Time()
     exchange = Exchange(2.0, clock=time)

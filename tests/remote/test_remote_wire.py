@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clearance import errors
+from clearance.authority.requests import ask
 from clearance.errors import (
     AuthorityUnavailable,
     BudgetExceeded,
@@ -28,7 +29,7 @@ from clearance.model.results import Decision, Settlement
 from clearance.remote import requests
 from clearance.remote.answers import judge
 from clearance.remote.errors import BadAnswer, Forbidden, NotAuthorized
-from clearance.remote.requests import ask, key_of
+from clearance.remote.requests import key_of
 from clearance.remote.retries import Doubt
 from clearance.remote.wire import Call, Json, Response
 from remote.conftest import ACME, TOOL

@@ -5,57 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
+import signal
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.server.kit import Tenant, World, amount, problem, until
+from tests.server.process import Child
+from tests.server.receiver import SECRET, Receiver
 
 from clearance.authority.clock import ManualClock
-from clearance.server.names import names
-from clearance.server.settings import Settings
-from clearance.server.subscriptions import RetryPolicy, delay_ms
-from clearance.server.targets import Blocked, check_url, resolve
-
-SECRET = "a-signing-secret-of-ours"
-
-
-class Receiver:
-    """Keeps what it is sent; answers what the test says."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.got.append(({name.lower(): value for name, value in self.headers.items()}, raw))
-                status = outer.answers.pop(0) if outer.answers else 200
-                self.send_response(status)
-                if status in (301, 307):
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(raw) for _, raw in self.got]
 
 
 @pytest.fixture
@@ -229,100 +189,10 @@ def test_scope_filters(pattern: str, arrives: bool, funded: Tenant, receiver: Re
     assert bool(deliveries(funded, webhook)) is arrives
 
 
-INVALID: list[tuple[dict[str, Any], str]] = [
-    ({"event_types": []}, "INVALID_REQUEST"),
-    ({"event_types": ["no.such"]}, "INVALID_REQUEST"),
-    ({"event_types": ["api_key.created"]}, "INVALID_REQUEST"),
-    ({"event_categories": ["system"]}, "INVALID_REQUEST"),
-    ({"event_categories": ["weather"]}, "INVALID_REQUEST"),
-    ({"headers": {"Host": "x"}}, "INVALID_REQUEST"),
-    ({"headers": {"X-Cycles-Signature": "x"}}, "INVALID_REQUEST"),
-    ({"headers": {"X-A": "a\r\nb"}}, "INVALID_REQUEST"),
-    ({"retry_policy": {"max_retries": 11}}, "INVALID_REQUEST"),
-    ({"url": "ftp://example.com"}, "WEBHOOK_URL_INVALID"),
-    ({"url": "https://user:pass@example.com"}, "WEBHOOK_URL_INVALID"),
-    ({"url": "https://"}, "WEBHOOK_URL_INVALID"),
-    ({"url": "https://example.com:99999/"}, "WEBHOOK_URL_INVALID"),
-]
-
-
-@pytest.mark.parametrize(("change", "code"), INVALID)
-def test_subscriptions_that_are_refused(change: dict[str, Any], code: str, funded: Tenant) -> None:
-    body = {"url": "https://example.com/h", "event_types": ["budget.created"], **change}
-    assert problem(funded.post("/v1/webhooks", body)) == (400, code)
-
-
-def test_the_invariants_hold_through_changes(funded: Tenant, world: World) -> None:
-    body = {"url": "https://example.com/h", "event_types": ["budget.created"]}
-    path = f"/v1/webhooks/{funded.post('/v1/webhooks', body).json()['subscription_id']}"
-    assert problem(funded.request("PATCH", path, {"event_types": []})) == (400, "INVALID_REQUEST")
-    changed = funded.request("PATCH", path, {"event_types": [], "event_categories": ["budget"]})
-    assert changed.status_code == 200
-    assert problem(funded.request("PATCH", path, {"event_categories": []})) == (400, "INVALID_REQUEST")
-    owned = {**body, "tenant_id": funded.name, "event_types": ["system.high_latency"]}
-    assert problem(world.admin("POST", "/v1/admin/webhooks", owned)) == (400, "INVALID_REQUEST")
-    system = {**body, "event_types": ["system.high_latency"]}
-    made = world.admin("POST", "/v1/admin/webhooks", system)
-    assert made.json()["tenant_id"] == "__system__"
-    own = made.json()["subscription_id"]
-    assert problem(funded.get(f"/v1/webhooks/{own}")) == (404, "WEBHOOK_NOT_FOUND")
-    assert world.admin("DELETE", f"/v1/admin/webhooks/{own}").status_code == 204
-    assert problem(world.admin("GET", f"/v1/admin/webhooks/{own}")) == (404, "WEBHOOK_NOT_FOUND")
-    listed = funded.get("/v1/webhooks").json()["subscriptions"]
-    assert [f"/v1/webhooks/{it['subscription_id']}" for it in listed] == [path]
-    assert "signing_secret" not in str(listed)
-
-
-# -- where a webhook may not go -------------------------------------------------------------------
-
-STRICT = Settings()
-
-
-@pytest.mark.parametrize(
-    "host",
-    names(
-        "127.0.0.1 10.1.2.3 192.168.0.1 172.16.0.1 169.254.169.254 [::1] [fc00::1] [fe80::1] "
-        "[::ffff:127.0.0.1] 0.0.0.0 100.64.0.1 224.0.0.1 [64:ff9b::7f00:1] [2002:7f00:1::]"
-    ),
-)
-def test_private_addresses(host: str) -> None:
-    with pytest.raises(Exception, match="not public"):
-        check_url(f"https://{host}/x", STRICT)
-
-
-@pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f.1", "127.1"])
-@pytest.mark.anyio
-async def test_names_of_private_addresses(host: str, anyio_backend: str) -> None:
-    with pytest.raises(Blocked):
-        await resolve(f"https://{host}/x", STRICT)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.mark.anyio
-async def test_the_connection_goes_to_the_address_that_was_checked(anyio_backend: str) -> None:
-    target = await resolve("http://localhost:81/a?b", Settings(webhook_http=True, webhook_private=True))
-    assert target.url in ("http://127.0.0.1:81/a?b", "http://[::1]:81/a?b")
-    assert (target.host, target.netloc) == ("localhost", "localhost:81")
-
-
-def test_waits_grow_to_their_most() -> None:
-    policy = RetryPolicy()
-    assert [delay_ms(policy, n) for n in range(1, 6)] == [1000, 2000, 4000, 8000, 16_000]
-    assert delay_ms(RetryPolicy(max_delay_ms=5000), 10) == 5000
-
-
 # -- kill -9 --------------------------------------------------------------------------------------
 
 
 def test_the_outbox_survives_a_kill(tmp_path: Path, receiver: Receiver) -> None:
-    import signal
-
-    from tests.server.test_server_limits import Child
-
     child = Child(tmp_path)
     try:
         child.tenant()

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from clearance.cli import budgets, changes, checks, controls, overview, records
+from clearance.cli import budgets, changes, checks, controls, overview, records, servers
 from clearance.cli.output import complain, fail, forgiving, hang_up
 from clearance.cli.session import ConfigOption, JsonOption, LedgerOption, Session
 from clearance.errors import ClearanceError
@@ -50,6 +50,7 @@ changes.register(app)
 records.register(app)
 controls.register(app)
 checks.register(app)
+servers.register(app)
 
 
 def run(arguments: list[str]) -> int:

@@ -104,16 +104,18 @@ class Session:
 
 
 def open_authority(url: str, durability: str = "settlements") -> LocalAuthority:
-    from clearance.connecting import connect
+    from clearance.connecting import open_ledger
 
-    return connect(url, durability=durability)
+    return open_ledger(url, durability=durability)
 
 
 def ledger_path(url: str) -> Path | None:
-    """The file behind a URL, None for a ledger in memory. Raises InvalidRequest for a URL that is none."""
+    """The file behind a URL, None for a ledger that is no file. Raises InvalidRequest for a URL that is none."""
     from clearance.connecting import ledger_file
     from clearance.store.sqlite import MEMORY
 
+    if url.startswith(("postgresql://", "postgres://")):
+        return None
     path = ledger_file(url)
     return None if path == MEMORY else Path(path).expanduser().absolute()
 

@@ -38,6 +38,17 @@ def pairs(rows: list[tuple[str, str | Text]]) -> Table:
     return table
 
 
+def facts(values: dict[str, Any]) -> Table:
+    """Whatever there is to say, name by name; groups are told in one line."""
+    return pairs([(name.replace("_", " "), _plain(value)) for name, value in values.items()])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    return " / ".join(map(_plain, value)) if isinstance(value, list) else str(value)
+
+
 def styled(word: str) -> Text:
     return Text(word, style=_STATES.get(word, ""))
 

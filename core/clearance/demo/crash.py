@@ -12,7 +12,7 @@ from pathlib import Path
 from langchain_classic.agents import AgentExecutor
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.connecting import LocalAuthority, connect
+from clearance.connecting import LocalAuthority, open_ledger
 from clearance.demo.agents import MODEL, TASK, reasons_and_retries
 from clearance.demo.agents import writer as writing_agent
 from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
@@ -80,13 +80,13 @@ def work(pipe: Connection, name: str, sim_url: str, ledger: str) -> None:
 
     with quiet():
         pipe.send("ready")
-        with_clearance(writing_agent(sim_url, hang_at_the_last), connect(ledger))
+        with_clearance(writing_agent(sim_url, hang_at_the_last), open_ledger(ledger))
 
 
 def play(screen: Screen, folder: Path, seconds: float) -> Crash:
     ledger = folder / "ledger.db"
     with Simulator(script=reasons_and_retries) as sim:
-        authority = connect(ledger)
+        authority = open_ledger(ledger)
         try:
             return _played(screen, sim, authority, ledger)
         finally:

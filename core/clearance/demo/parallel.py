@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.connecting import LocalAuthority, connect
+from clearance.connecting import LocalAuthority, open_ledger
 from clearance.demo.agents import MODEL, chat_model
 from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.processes import Worker, workers
@@ -75,7 +75,7 @@ def work(pipe: Connection, name: str, sim_url: str, ledger: str) -> None:
 
     with quiet():
         llm = chat_model(sim_url, MAX_OUTPUT_TOKENS, model_kwargs={"user": name})
-        authority = connect(ledger)
+        authority = open_ledger(ledger)
         pipe.send("ready")
         pipe.recv()
         try:
@@ -90,7 +90,7 @@ def play(screen: Screen, folder: Path, seconds: float) -> Parallel:
     ledger = folder / "ledger.db"
     screen.act("Eight worker processes share the last dollar", body_of(with_clearance))
     with Simulator(script=summarises) as sim:
-        authority = connect(ledger)
+        authority = open_ledger(ledger)
         try:
             authority.set_budget(BudgetSpec(scope=SCOPE, allocated=usd("1")))
             args = (sim.base_url, str(ledger))

@@ -10,7 +10,7 @@ from pathlib import Path
 from langchain_classic.agents import AgentExecutor
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.connecting import LocalAuthority, connect
+from clearance.connecting import LocalAuthority, open_ledger
 from clearance.demo.agents import MODEL, TASK, Halted, reasons_and_retries, writer
 from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.stage import QUIET_S, Acting, balance_or_none, denials, settled_calls
@@ -74,7 +74,7 @@ def play(screen: Screen, folder: Path, seconds: float) -> Runaway:
         unguarded = _unguarded(screen, sim, seconds)
         sim.wait_idle()
         sim.reset()
-        authority = connect(ledger)
+        authority = open_ledger(ledger)
         try:
             guarded, checks = _guarded(screen, sim, authority)
         finally:

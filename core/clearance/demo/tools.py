@@ -12,7 +12,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.connecting import LocalAuthority, connect
+from clearance.connecting import LocalAuthority, open_ledger
 from clearance.demo.agents import MODEL, Halted, chat_model
 from clearance.demo.facts import Check, Facts, Lane, Screen, body_of, money
 from clearance.demo.stage import QUIET_S, Acting, balance_or_none, denials, settled_calls
@@ -65,7 +65,7 @@ def play(screen: Screen, folder: Path, seconds: float) -> Tools:
     ledger, outbox = folder / "ledger.db", folder / "outbox.txt"
     outbox.touch()
     with Simulator(script=mails_the_next_customer) as sim:
-        authority = connect(ledger)
+        authority = open_ledger(ledger)
         try:
             return _played(screen, sim, authority, ledger, outbox)
         finally:

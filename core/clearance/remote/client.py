@@ -78,6 +78,7 @@ class RemoteAuthority(Verbs, Operating, Guarding):
         self._plan = Plan(self._exchange, self._settling, self._runs, self._outage, time.monotonic)
         self._exchange.breaker.on_recovery = self._recovered
         _authorities.add(self)
+        journal.tidy()
         if journal.names():
             self._left()
 

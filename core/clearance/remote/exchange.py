@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from clearance.errors import AuthorityUnavailable
+from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded
 from clearance.remote.answers import judge
 from clearance.remote.breaker import Breaker
 from clearance.remote.retries import Doubt, attempt_seconds, wait_seconds
@@ -35,7 +35,7 @@ class Exchange:
     def of(self, call: Call[T], timeout_s: float | None = None) -> Steps[T]:
         """The result, or raises: Denied and other refusals, AuthorityUnavailable, BadAnswer, LimitExceeded."""
         ends_at = self._clock() + (self.timeout_s if timeout_s is None else timeout_s)
-        attempt = 1
+        attempt, unanswered = 1, False
         while True:
             verdict = yield from self._attempt(call, ends_at)
             if not isinstance(verdict, Doubt):
@@ -44,7 +44,8 @@ class Exchange:
             left_s = ends_at - self._clock()
             wait_s = wait_seconds(verdict, attempt, left_s, repeatable=call.repeatable, jitter=self._jitter)
             if wait_s is None:
-                raise verdict.error
+                raise _final(call, verdict, unanswered)
+            unanswered = unanswered or (verdict.sent and not isinstance(verdict.error, LimitExceeded))
             yield Pause(wait_s)
             attempt += 1
 
@@ -65,3 +66,11 @@ class Exchange:
             return verdict
         finally:
             self.breaker.leave(probe, outage)
+
+
+def _final(call: Call[Any], verdict: Doubt, unanswered: bool) -> ClearanceError:
+    """A limit says that this attempt took no effect. If an earlier one may have, nobody must take it for a no."""
+    error = verdict.error
+    if not unanswered or not isinstance(error, LimitExceeded):
+        return error
+    return AuthorityUnavailable(f"no answer to {call.verb}, then {error.message}", retry_after_ms=error.retry_after_ms)

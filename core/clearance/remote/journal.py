@@ -18,13 +18,14 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from clearance.remote.records import BadRecord, Record, decoded
 
 log = logging.getLogger("clearance.remote")
 
 QUARANTINE = "quarantine"
+Fsync = Literal["always", "left"]
 TEMPORARY_LEFT_S = 3600.0
 _numbers = count()
 
@@ -50,19 +51,21 @@ class Entry(NamedTuple):
 class Journal:
     """The records of one partition. With `folder` None they live in memory only. Thread- and process-safe.
 
-    `fsync` False survives the death of the process, not a power cut. `now_ms` gives epoch milliseconds.
+    Every record survives the death of the process from before its first request on. `fsync` "always": and a power cut
+    too; "left": a power cut only once it got no answer, which spares every other settlement a wait for the disk.
+    `now_ms` gives epoch milliseconds.
     """
 
     def __init__(
         self,
         folder: Path | None,
         *,
-        fsync: bool = True,
+        fsync: Fsync = "always",
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.folder = folder
         self.now_ms = now_ms
-        self._fsync = fsync
+        self._always = fsync == "always"
         self._made = False
         self.renew()
 
@@ -73,7 +76,7 @@ class Journal:
 
     # -- writing
 
-    def write(self, record: Record) -> bool:
+    def write(self, record: Record, *, first: bool = False) -> bool:
         """Keep this record, in the place of an older one of its reservation. False, and logged, if it cannot be kept
         on disk; it is then kept in memory, because the settlement must be tried all the same."""
         data = record.encoded()
@@ -82,7 +85,7 @@ class Journal:
                 self._memory[record.name] = data
             return True
         try:
-            self._write_file(self.folder, record.name, data)
+            self._write_file(self.folder, record.name, data, fsync=self._always or not first)
         except OSError as error:
             log.error("the journal cannot be written (%s); a crash now would lose a settlement", error.strerror)
             with self._lock:
@@ -90,7 +93,18 @@ class Journal:
             return False
         return True
 
-    def _write_file(self, folder: Path, name: str, data: bytes) -> None:
+    def secure(self, record: Record) -> None:
+        """It got no answer and may stay for long: from now on a power cut must not lose it."""
+        if self.folder is None or self._always:
+            return
+        with suppress(OSError):  # gone, or kept in memory only
+            handle = os.open(self.folder / record.name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _write_file(self, folder: Path, name: str, data: bytes, *, fsync: bool) -> None:
         if not self._made:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
@@ -106,7 +120,7 @@ class Journal:
             try:
                 if os.write(handle, data) != len(data):
                     raise OSError(errno.ENOSPC, "the disk is full")
-                if self._fsync:
+                if fsync:
                     os.fsync(handle)
             finally:
                 os.close(handle)

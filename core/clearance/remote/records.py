@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic_core import from_json, to_json
 
 from clearance.authority.interface import MAX_KEY_LENGTH
+from clearance.authority.requests import check_metadata
 from clearance.errors import InvalidRequest
 from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
@@ -157,7 +158,7 @@ def _record(facts: dict[str, Any]) -> Record:
         mode,
         reservation_id,
         origin,
-        requests.check_metadata(facts.get("metadata")),
+        check_metadata(facts.get("metadata")),
         int(facts.get("created_at_ms", 0)),
         int(facts.get("not_before_ms", 0)),
         facts.get("refused"),

@@ -8,7 +8,6 @@ from urllib.parse import quote
 from clearance.authority.interface import Metadata
 from clearance.authority.requests import (
     Ask,
-    ask,
     check_amount,
     check_extension,
     check_id,
@@ -218,6 +217,3 @@ def control(verb: str, scope: str, reason: str, actor: str | None, *, as_admin: 
         body["actor"] = actor
     request: Request = post(f"{VENDOR}/{verb}", body, as_admin=as_admin)
     return Call(verb, request, answers.stop)
-
-
-__all__ = ["ask", "check_id", "check_metadata"]

@@ -238,7 +238,7 @@ class LocalRuns:
             so_far = Amount(unit=run.record.actual.unit, amount=run.record.actual.amount + spent)
             run.record = replace(run.record, actual=so_far, not_before_ms=due_ms)
             if so_far.amount:  # a run that has spent nothing leaves nothing to settle
-                self._settling.journal.write(run.record)
+                self._settling.journal.write(run.record, first=True)
 
     def _spent(self, run: _Run) -> int:
         return run.ledger.balance(run.scope, run.record.actual.unit).spent

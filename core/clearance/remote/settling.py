@@ -62,11 +62,13 @@ class Settling:
             if self.journal.folder is None:
                 self.journal.write(record)
             else:
-                yield Work(lambda: self.journal.write(record))
+                yield Work(lambda: self.journal.write(record, first=True))
             answer = yield from self._send(entry, first=True)
             resolved = True
             return answer
         except UNRESOLVED:
+            if self.journal.folder is not None:
+                yield Work(lambda: self.journal.secure(record))
             raise
         except ClearanceError:
             resolved = True

@@ -25,6 +25,7 @@ def amount(unit: str, value: int) -> Wire:
 
 
 def balances(figures: Figures, unit: str) -> list[Wire]:
+    unit = str(unit)  # an enum takes the writer of JSON several times as long
     return [_balance(scope, unit, *numbers) for scope, numbers in figures.items()]
 
 

@@ -80,3 +80,16 @@ def words_for_people_may_be_any_text(bench: Bench) -> None:
     with bench.store.read() as reader:
         expect("the reason", reader.stops()[0].reason, reason)
         expect("that the other is kept", reader.stops()[1].scope, "tenant:b")
+
+
+@spec
+def a_stop_on_the_owner_of_a_run_reaches_what_is_done_inside(bench: Bench) -> None:
+    owner, helper = ("tenant:acme/agent:owner", "tenant:acme/agent:helper")
+    run = reservation("run_1", kind="run", affected_scopes=("tenant:acme", owner))
+    inside = reservation("rsv_in", runs=("run_1",), affected_scopes=("tenant:acme", helper))
+    outside = reservation("rsv_out", affected_scopes=("tenant:acme", helper))
+    bench.write(Changes(opened=[run, inside, outside]), Changes(stops=[_stop(owner)]))
+    with bench.store.transaction(flush=False) as tx:
+        expect("in flight", sorted(it.id for it in tx.open_below("acme", owner)), ["rsv_in", "run_1"])
+    with bench.store.read() as reader:
+        expect("stopped", set(reader.open_stops(["rsv_in", "rsv_out", "run_1"])), {"rsv_in", "run_1"})

@@ -32,6 +32,15 @@ def seqs_rise_within_and_between_transactions(bench: Bench) -> None:
 
 
 @spec
+def renewals_stand_before_the_events_and_the_seq_is_the_first_events(bench: Bench) -> None:
+    [seq] = bench.write(Changes(renewals=[event("budget.renewed")] * 2, events=[event("x.y"), event("x.z")]))
+    with bench.store.read() as reader:
+        found = reader.events(EventQuery(), 10)
+    expect("the order", [it.type for it in found], ["budget.renewed", "budget.renewed", "x.y", "x.z"])
+    expect("the seq", seq, found[2].seq)
+
+
+@spec
 def write_returns_zero_without_events(bench: Bench) -> None:
     expect("the seq", bench.write(Changes()), [0])
 

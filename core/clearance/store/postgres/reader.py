@@ -116,11 +116,16 @@ class PostgresReader:
         names = [name for name in reservation_ids if is_name(name)]
         stopped, reservations = self._run([(sql.GET_STOPPED, ()), (sql.GET_RESERVATIONS, (names,))])
         active = [to_stop(row[1:]) for row in stopped if row[1] is not None]
+        held = [it for row in reservations if active and (it := to_reservation(row)).is_open]
+        around = {name for it in held for name in it.runs}
+        rows = self._all(sql.GET_RESERVATIONS, (sorted(around),)) if around else []
+        runs = {row[0]: to_reservation(row) for row in rows}
         found: dict[str, Stop] = {}
-        for row in reservations if active else ():
-            it = to_reservation(row)
-            stop = next((stop for stop in active if lies_below(it, stop.tenant, stop.scope)), None)
-            if it.is_open and stop:
+        for it in held:
+            # A stop on whoever owns a run reaches what is done inside.
+            reached = [it, *(runs[name] for name in it.runs if name in runs)]
+            stop = next((s for s in active for one in reached if lies_below(one, s.tenant, s.scope)), None)
+            if stop:
                 found[it.id] = stop
         return found
 

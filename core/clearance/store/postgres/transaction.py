@@ -8,7 +8,7 @@ from typing import Any
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
 from clearance.model.results import Event, Stop
-from clearance.store.interface import AccountKey, Answered, Changes, Needs, Record, Tenant
+from clearance.store.interface import AccountKey, Answered, Changes, Needs, NewEvent, Record, Tenant
 from clearance.store.postgres import statements as sql
 from clearance.store.postgres.holding import Holding
 from clearance.store.postgres.locks import EVERYBODY, Wanted
@@ -66,13 +66,10 @@ class PostgresTransaction(Holding):
         self.take(Wanted(whole_tenants={tenant or EVERYBODY}))
         statement = sql.GET_OPEN if tenant is None else sql.GET_OPEN_OF_TENANT
         rows = self.search(statement, () if tenant is None else (tenant,))
-        found = []
-        for row in rows:
-            it = self._reservations.get(row[0]) or to_reservation(row)
-            self._reservations[it.id] = it
-            if lies_below(it, tenant, scope):
-                found.append(it)
-        return found
+        found = [self._reservations.get(row[0]) or to_reservation(row) for row in rows]
+        self._reservations.update((it.id, it) for it in found)
+        runs = {it.id for it in found if it.kind == "run" and lies_below(it, tenant, scope)}
+        return [it for it in found if lies_below(it, tenant, scope) or not runs.isdisjoint(it.runs)]
 
     def stops(self) -> dict[tuple[str, str], Stop]:
         """The version that was read after the locks says whether the stops read before are still all there are."""
@@ -183,15 +180,16 @@ class PostgresTransaction(Holding):
         self._reservations[reservation.id] = part[reservation.id] = reservation
 
     def _write_events(self, changes: Changes, now_ms: int) -> int:
-        first = 0
-        for event in (*changes.renewals, *changes.events):
-            seq = self._next_seq()
-            if event is changes.events[0]:
-                first = seq
-            row = (seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
-            self._pending.events.append(row)
-            self._lines[seq] = to_event(row)
-        return first
+        """The seq of the first of `events`."""
+        seqs = [self._write_event(event, now_ms) for event in (*changes.renewals, *changes.events)]
+        return seqs[len(changes.renewals)] if changes.events else 0
+
+    def _write_event(self, event: NewEvent, now_ms: int) -> int:
+        seq = self._next_seq()
+        row = (seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
+        self._pending.events.append(row)
+        self._lines[seq] = to_event(row)
+        return seq
 
     def _next_seq(self) -> int:
         if self._lines_used == LINES:
