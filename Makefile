@@ -49,7 +49,7 @@ $(VENV)/demo.stamp: $(VENV)/bin/uv pyproject.toml
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group test
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[demo,postgres,server]' --group test
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp

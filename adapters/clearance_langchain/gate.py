@@ -9,11 +9,13 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, TypedDict
 
 from langchain_core.messages import BaseMessage
 
 from clearance.authority.interface import DEFAULT_TTL_MS, Authority
+from clearance.connecting import CONFIGURATION
 from clearance.errors import CapsViolated, ClearanceError, InvalidRequest, UnitMismatch
 from clearance.guard import Permit, outcome_of
 from clearance.guard.admission import Terms, Wish, admitting, wish
@@ -47,8 +49,12 @@ _MAX_NAME = 256
 
 @cache
 def default_prices() -> PriceBook:
-    """One book for all who bring none: a model's price is looked up once."""
-    return PriceBook()
+    """One book for all who bring none: `prices:` of ./clearance.yaml over the public list."""
+    if not Path(CONFIGURATION).is_file():
+        return PriceBook()
+    from clearance.config import load
+
+    return load(CONFIGURATION, ("prices",)).price_book()
 
 
 class Options(TypedDict, total=False):

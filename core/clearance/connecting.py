@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from clearance.remote import RemoteAuthority
 
 URL_VARIABLE = "CLEARANCE_URL"
+CONFIGURATION = "clearance.yaml"
+DEFAULT_DURABILITY = "settlements"
 API_KEY_VARIABLE = "CLEARANCE_API_KEY"
 ADMIN_KEY_VARIABLE = "CLEARANCE_ADMIN_KEY"
 _KINDS = "sqlite:///relative/path, sqlite:////absolute/path, memory://, postgresql://... or a file's path"
@@ -35,7 +37,7 @@ class LocalAuthority(Guarding, EmbeddedAuthority):
 def connect(
     url: str | Path | None = None,
     *,
-    durability: str = "settlements",
+    durability: str | None = None,
     clock: Clock | None = None,
     api_key: str | None = None,
     admin_key: str | None = None,
@@ -44,14 +46,20 @@ def connect(
 
     A ledger of this process: `sqlite:///budget.db` (relative), `sqlite:////var/lib/budget.db` (absolute), a plain path,
     `memory://`, or `postgresql://...` (extra `postgres`). A server: `http://host:7878`, with `api_key` or the variable
-    CLEARANCE_API_KEY (and CLEARANCE_ADMIN_KEY for the verbs of operators). Without a URL: CLEARANCE_URL, else a file in
-    the user's data folder. `durability` is of ledgers only: see `EmbeddedAuthority`.
+    CLEARANCE_API_KEY (and CLEARANCE_ADMIN_KEY for the verbs of operators). Without a URL:
+    CLEARANCE_URL, else `ledger:` of ./clearance.yaml, else a file in the user's data folder; the command line looks in
+    the same places. `durability` is of ledgers only: see `EmbeddedAuthority`.
 
     Raises InvalidRequest for a URL it does not know, and StoreError kinds for a ledger it must not or cannot open.
     """
-    place = str(url) if url is not None else default_url()
+    if url is None:
+        url, configured = default_place()
+        durability = durability or configured
+    if not isinstance(url, str | Path):
+        raise InvalidRequest("url", f"is a {type(url).__name__}", _KINDS)
+    place = str(url)
     if place.partition("://")[0] not in ("http", "https"):
-        return open_ledger(place, durability=durability, clock=clock)
+        return open_ledger(place, durability=durability or DEFAULT_DURABILITY, clock=clock)
     from clearance.remote import RemoteAuthority
 
     key = api_key or os.environ.get(API_KEY_VARIABLE)
@@ -61,7 +69,7 @@ def connect(
     return RemoteAuthority(place, api_key=key, admin_key=admin, journal=data_folder() / "journal")
 
 
-def open_ledger(url: str | Path, *, durability: str = "settlements", clock: Clock | None = None) -> LocalAuthority:
+def open_ledger(url: str | Path, *, durability: str = DEFAULT_DURABILITY, clock: Clock | None = None) -> LocalAuthority:
     """`connect` for what is decided in this process: a file, memory or PostgreSQL."""
     return LocalAuthority(open_store(str(url)), durability=durability, clock=clock)
 
@@ -77,9 +85,22 @@ def open_store(url: str) -> Store:
     return PostgresStore(url)
 
 
-def default_url() -> str:
-    """CLEARANCE_URL, else the ledger in the user's data folder."""
-    return os.environ.get(URL_VARIABLE) or str(data_folder() / "ledger.db")
+def default_place() -> tuple[str, str]:
+    """URL and durability where nobody names one: CLEARANCE_URL, ./clearance.yaml, the user's data folder."""
+    given = os.environ.get(URL_VARIABLE)
+    if given:
+        return given, DEFAULT_DURABILITY
+    fallback = str(data_folder() / "ledger.db")
+    if not Path(CONFIGURATION).is_file():
+        return fallback, DEFAULT_DURABILITY
+    try:
+        from clearance.config import load
+    except ImportError as error:
+        # Going on with another ledger than the operator's commands use would make a kill miss its aim.
+        problem = f"{CONFIGURATION} is here, but {error.name} is not installed to read it"
+        raise InvalidRequest("url", problem, "a URL, CLEARANCE_URL, or pip install 'clearance[cli]'") from None
+    config = load(CONFIGURATION, ("ledger", "durability"))
+    return config.ledger_url or fallback, config.durability
 
 
 def data_folder() -> Path:
@@ -97,13 +118,13 @@ def ledger_file(url: str) -> str:
     """The file that a URL names, or `:memory:`. Raises InvalidRequest."""
     scheme, sep, rest = url.partition("://")
     if not sep:
-        if not url.strip():
-            raise InvalidRequest("url", "is empty", _KINDS)
+        if not url.strip() or "\0" in url:
+            raise InvalidRequest("url", f"{url!r} names no file", _KINDS)
         return url
-    if scheme == "memory":
+    if scheme == "memory" and not rest:
         return MEMORY
     if scheme != "sqlite":
         raise InvalidRequest("url", f"{scheme}:// is not known here", _KINDS)
-    if not rest.startswith("/") or len(rest) < 2:
+    if not rest.startswith("/") or len(rest) < 2 or "\0" in unquote(rest):
         raise InvalidRequest("url", f"{url!r} names no file", _KINDS)
     return unquote(rest[1:])

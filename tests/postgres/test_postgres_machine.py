@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tests.postgres.kit import RerunningCommit, empty
+from tests.postgres.kit import empty
 from tests.properties.places import Place, walk
 
 from clearance.authority.embedded import EmbeddedAuthority
@@ -22,7 +22,6 @@ class Counting(EmbeddedAuthority):
 
     def __init__(self, *args: Any, seqs: list[int], **options: Any) -> None:
         super().__init__(*args, **options)
-        self._batch = RerunningCommit(self._store)
         self._seqs = seqs
 
     def events(self, query: EventQuery | None = None, *, limit: int = 100) -> list[Event]:

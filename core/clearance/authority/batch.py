@@ -16,7 +16,7 @@ from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
-from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded
+from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded, StoreError
 from clearance.store.interface import Needs, Store, Transaction
 
 log = logging.getLogger("clearance.authority")
@@ -26,6 +26,8 @@ NOTHING = Needs()
 
 MAX_BATCH = 256
 MAX_QUEUE = 10_000
+MAX_TRIES = 12
+"""How often a batch is run anew when another process has changed its rows."""
 WAIT_SECONDS = 10.0
 """How long an operation waits for the store before AuthorityUnavailable."""
 
@@ -165,7 +167,7 @@ class GroupCommit:
         finally:
             for waiting in batch:
                 if not waiting.done:
-                    waiting.done, waiting.error = True, AuthorityUnavailable("interrupted; nothing was written")
+                    waiting.done, waiting.error = True, _interrupted()
             with self._mutex:
                 first = _chained(batch)
                 follower = self._queue[0] if self._queue else None
@@ -187,20 +189,26 @@ class GroupCommit:
         if following is not None:
             following.wake()
 
-    def _execute(self, batch: list[_Waiting]) -> None:
+    def _execute(self, batch: list[_Waiting], tries: int = 1) -> None:
+        """Run them in one transaction. Rows that another process has changed meanwhile: all again, from the start."""
         try:
             with self._store.transaction(flush=any(waiting.operation.flush for waiting in batch)) as transaction:
                 transaction.prefetch([waiting.operation.needs for waiting in batch])
                 for waiting in batch:
                     _apply(waiting, transaction)
         except _Spoiled as spoiled:
-            if len(batch) == 1:
+            if _moved(spoiled.__cause__) and tries < MAX_TRIES:
+                self._execute(batch, tries + 1)
+            elif len(batch) == 1:
                 batch[0].answer, batch[0].error = None, spoiled.__cause__
             else:
                 # Rolled back; each alone, so that only the one that failed half-way fails.
                 for waiting in batch:
                     self._execute([waiting])
         except Exception as error:
+            if _moved(error) and tries < MAX_TRIES:
+                self._execute(batch, tries + 1)
+                return
             # The store failed: the transaction is rolled back, so nobody may keep an answer from it.
             for waiting in batch:
                 waiting.answer, waiting.error = None, error
@@ -218,6 +226,15 @@ class GroupCommit:
             helper, self._helper = self._helper, None
         if helper:
             helper.stop()
+
+
+def _interrupted() -> AuthorityUnavailable:
+    return AuthorityUnavailable("interrupted; whether it was written is unknown, so ask again with the same key")
+
+
+def _moved(error: BaseException | None) -> bool:
+    """Nothing was written and nobody answered, because another process got to the rows first (PostgreSQL)."""
+    return isinstance(error, StoreError) and error.retry_after_ms == 0
 
 
 def _chained(batch: list[_Waiting]) -> list[_Waiting]:

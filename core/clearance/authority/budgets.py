@@ -11,7 +11,7 @@ from clearance.authority.requests import check_amount, check_remark
 from clearance.errors import AlreadyExists, BudgetNotFound, InvalidRequest
 from clearance.ledger.funding import OPERATIONS, FundingOperation, fund, require_int64, with_status
 from clearance.model.account import ACTIVE, CLOSED, FROZEN, Account, OveragePolicy
-from clearance.model.amount import INT64_MAX, Amount, Unit
+from clearance.model.amount import INT64_MAX, Amount, Unit, to_amount
 from clearance.model.base import Model
 from clearance.model.caps import CapsRule
 from clearance.model.period import Period
@@ -24,6 +24,8 @@ MAX_CAPS_RULES = 16
 class BudgetSpec(Model):
     """How a budget should be. Applying the same spec twice changes nothing the second time.
 
+    `allocated` may be given as an Amount, as USD ("12.50" or a Decimal) or as an int of microcents.
+
     What was spent, is reserved or owed is kept when the spec of an existing budget changes.
     """
 
@@ -33,6 +35,11 @@ class BudgetSpec(Model):
     overage_policy: OveragePolicy | None = None
     period: Period | None = None
     caps: Annotated[tuple[CapsRule, ...], Field(max_length=MAX_CAPS_RULES)] = ()
+
+    @field_validator("allocated", mode="before")
+    @classmethod
+    def _money(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else to_amount(value, "allocated")
 
     @field_validator("scope")
     @classmethod

@@ -22,6 +22,7 @@ from clearance.authority.requests import (
     check_extension,
     check_id,
     check_key,
+    check_kind,
     check_metadata,
     check_policy,
     check_remark,
@@ -32,7 +33,7 @@ from clearance.errors import Denied, IdempotencyMismatch, InvalidRequest
 from clearance.ledger.funding import FundingOperation
 from clearance.model.account import ACTIVE, CLOSED, FROZEN, OveragePolicy
 from clearance.model.action import Action
-from clearance.model.amount import Amount, Unit, parse_unit, usd
+from clearance.model.amount import Amount, AmountLike, Unit, parse_unit, to_amount, usd
 from clearance.model.balance import Balance
 from clearance.model.results import Decision, Event, Lease, Settlement, Stop
 from clearance.model.subject import Subject, parse_scope, tenant_of
@@ -462,6 +463,7 @@ class EmbeddedAuthority(RecordKeeping, Queries):
 
     def set_budget(self, spec: budgets.BudgetSpec, *, must_be_new: bool = False) -> Balance:
         """Create a budget or bring it to its spec; what was spent and is held stays."""
+        check_kind(spec, budgets.BudgetSpec, "spec")
         return self._budget(lambda tx, now_ms: budgets.put(tx, spec, now_ms, must_be_new=must_be_new))
 
     def apply_budgets(self, specs: Sequence[budgets.BudgetSpec]) -> list[Balance]:
@@ -482,15 +484,14 @@ class EmbeddedAuthority(RecordKeeping, Queries):
         self,
         scope: str,
         operation: FundingOperation,
-        amount: Amount,
+        amount: AmountLike,
         *,
         spent: Amount | None = None,
         reason: str | None = None,
         idempotency_key: str | None = None,
     ) -> Balance:
         """CREDIT, DEBIT, RESET, RESET_SPENT or REPAY_DEBT (protocol section 17.1)."""
-        check_amount(amount, "amount")
-        funding = budgets.check_funding(scope, operation, amount, spent, reason)
+        funding = budgets.check_funding(scope, operation, to_amount(amount, "amount"), spent, reason)
         key = check_key(idempotency_key)
         place = place_of(tenant_of(funding.scope), "fund", key, list(funding)) if key else None
 

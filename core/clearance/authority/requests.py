@@ -91,9 +91,9 @@ def ask(
     kind: ReservationKind = "call",
     unfunded: bool = False,
 ) -> Ask:
-    _require(subject, Subject, "subject")
-    _require(action, Action, "action")
-    _require(estimate, Amount, "estimate")
+    check_kind(subject, Subject, "subject")
+    check_kind(action, Action, "action")
+    check_kind(estimate, Amount, "estimate")
     _in_range("ttl_ms", ttl_ms, MIN_TTL_MS, MAX_TTL_MS)
     _in_range("grace_period_ms", grace_period_ms, 0, MAX_GRACE_MS)
     return Ask(
@@ -137,12 +137,12 @@ def check_extension(extend_by_ms: int) -> int:
 
 
 def check_subject(subject: Subject, action: Action) -> None:
-    _require(subject, Subject, "subject")
-    _require(action, Action, "action")
+    check_kind(subject, Subject, "subject")
+    check_kind(action, Action, "action")
 
 
 def check_amount(amount: Amount, field: str) -> Amount:
-    _require(amount, Amount, field)
+    check_kind(amount, Amount, field)
     return amount
 
 
@@ -189,6 +189,6 @@ def _in_range(field: str, value: int, least: int, most: int) -> None:
         raise InvalidRequest(field, f"{value!r} is refused", f"a whole number from {least} to {most}")
 
 
-def _require(value: object, kind: type, field: str) -> None:
+def check_kind(value: object, kind: type, field: str) -> None:
     if not isinstance(value, kind):
         raise InvalidRequest(field, f"is a {type(value).__name__}", f"a {kind.__name__}")

@@ -58,9 +58,21 @@ def _stopped(authority: LocalAuthority, stop: Stop, asked: str) -> dict[str, Any
     return {
         **facts.stop_facts(stop),
         "asked": asked,
+        "known": _is_known(authority, stop.scope),
         "in_flight_count": len(stop.in_flight),
         "in_flight": facts.in_flight(authority, stop.in_flight),
     }
+
+
+def _is_known(authority: LocalAuthority, scope: str) -> bool:
+    """Has anything below this scope a budget, or ever asked for one? If not, it may be misspelt."""
+    from clearance.store.interface import ReservationQuery
+
+    if scope == "*" or scope.startswith("run:"):
+        return True
+    if authority.balances(scope, limit=1).items:
+        return True
+    return bool(authority.reservations(ReservationQuery(scope=scope), limit=1).items)
 
 
 def _covers(stopped: str, scope: str) -> bool:

@@ -74,15 +74,15 @@ class Session:
 
     def place(self) -> tuple[str, str]:
         """URL and durability of the ledger: --ledger, CLEARANCE_URL, `ledger:` in the configuration, the default."""
-        given = self.ledger or os.environ.get(URL_VARIABLE)
-        if given:
-            return given, "settlements"
-        from clearance.connecting import default_url
+        from clearance.connecting import DEFAULT_DURABILITY, default_place
 
+        if self.ledger is not None:
+            return self.ledger, DEFAULT_DURABILITY
+        if self.config_file is None or os.environ.get(URL_VARIABLE):
+            return default_place()
         config = self.config(("ledger", "durability"))
-        if config is None:
-            return default_url(), "settlements"
-        return config.ledger_url or default_url(), config.durability
+        assert config is not None, "a configuration was named"
+        return config.ledger_url or default_place()[0], config.durability
 
     @contextmanager
     def authority(self, *, create: bool = False, sweep: bool = True) -> Iterator[LocalAuthority]:

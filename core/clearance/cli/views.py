@@ -168,6 +168,8 @@ def stopped(facts: dict[str, Any]) -> RenderableType:
     ]
     if facts["state"] != facts["asked"]:
         rows.append(("note", "it was killed before, and a kill outranks a pause"))
+    if not facts["known"]:
+        rows.append(("warning", "nothing is known below this scope yet; is it spelt right, with its tenant first?"))
     parts: list[RenderableType] = [pairs(rows)]
     if facts["in_flight"]:
         parts.append(_reservation_table(facts["in_flight"][:MAX_ROWS]))

@@ -10,7 +10,7 @@ from clearance.errors import AuthorityUnavailable
 
 FAILURES_TO_OPEN = 5
 FIRST_PAUSE_S = 0.5
-MAX_PAUSE_S = 15.0
+MAX_PAUSE_S = 3.0
 
 
 class Breaker:

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from clearance.authority.embedded import EmbeddedAuthority
-from clearance.connecting import data_folder, default_url, open_ledger
+from clearance.connecting import data_folder, default_place, open_ledger
 from clearance.errors import InvalidRequest
 from clearance.server import keys
 from clearance.server.app import App, create_app
@@ -45,7 +45,7 @@ def serve(
     The admin key is that of the settings, else CLEARANCE_ADMIN_KEY, else that of the key file, else a new one, which is
     told once and written to the key file. Raises InvalidRequest for a host other than loopback before there are keys.
     """
-    authority = open_ledger(store if store is not None else default_url(), durability=durability)
+    authority = open_ledger(store if store is not None else default_place()[0], durability=durability)
     try:
         chosen = with_admin_key(settings or Settings(), tell, _is_loopback(host), authority)
         sockets = [listening(host, number) for number in (port, admin_port) if number is not None]

@@ -21,7 +21,8 @@ class FileLock:
     """Exclusive between processes; the owner sees to it that only one thread uses it at a time."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        # The umask decides, as it does for the ledger: who may write the one must be able to lock the other.
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
 
     def acquire(self) -> None:
         if sys.platform == "win32":  # pragma: no cover - not run in CI
