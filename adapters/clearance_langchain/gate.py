@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
+from weakref import WeakKeyDictionary
 
 from langchain_core.messages import BaseMessage
 
@@ -41,8 +42,9 @@ Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 MODEL, TOOL, RETRIEVER, EMBEDDING = "llm.completion", "tool.call", "retriever.query", "llm.embedding"
 
 GOVERNED = "clearance_governed"
-_TOKEN = secrets.token_hex(8)
-"""Known to this process only, so that a call cannot pass for a guarded one by metadata from outside."""
+_tokens: WeakKeyDictionary[Authority, str] = WeakKeyDictionary()
+"""One mark an authority: another authority's guard does not count for ours. Random, so that nothing from outside the
+process passes for guarded; code inside that copies the metadata of a guarded object does."""
 
 _MAX_NAME = 256
 
@@ -234,13 +236,14 @@ class Gate:
         return permit.outcome_of(error)
 
 
-def mark_governed(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metadata for an object that guards itself, so that a handler does not count its calls again."""
-    return {**(metadata or {}), GOVERNED: _TOKEN}
+def mark_governed(metadata: Mapping[str, Any] | None, authority: Authority) -> dict[str, Any]:
+    """Metadata for an object that guards itself, so that a handler of this authority does not count its calls again."""
+    return {**(metadata or {}), GOVERNED: _tokens.setdefault(authority, secrets.token_hex(8))}
 
 
-def is_governed(metadata: Mapping[str, Any] | None) -> bool:
-    return metadata is not None and metadata.get(GOVERNED) == _TOKEN
+def is_governed(metadata: Mapping[str, Any] | None, authority: Authority) -> bool:
+    mark = None if metadata is None else metadata.get(GOVERNED)
+    return mark is not None and mark == _tokens.get(authority)
 
 
 def _violation(call: Call, caps: Caps, can_cap: bool) -> CapsViolated | None:

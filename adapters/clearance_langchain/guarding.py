@@ -130,7 +130,7 @@ class _Guarding:
 
 def _governed(obj: Any, gate: Gate, class_of: Callable[[type], type], changes: dict[str, Any]) -> Any:
     """A copy of the same fields in a subclass with guarding hooks; pydantic's own ways in are not for `__class__`."""
-    copy = obj.model_copy(update={**changes, "metadata": mark_governed(obj.metadata)})
+    copy = obj.model_copy(update={**changes, "metadata": mark_governed(obj.metadata, gate.authority)})
     copy.__dict__[models.GATE] = gate
     if not is_guarded(obj):
         object.__setattr__(copy, "__class__", class_of(type(obj)))

@@ -179,7 +179,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
 
     def _is_counted(self, run_id: UUID, metadata: Mapping[str, Any] | None) -> bool:
         """True where the called object guards itself, or another handler of this authority has the call."""
-        return is_governed(metadata) or run_id in self._open
+        return is_governed(metadata, self.authority) or run_id in self._open
 
     def _begin(
         self, call: Call, run_id: UUID, parent_run_id: UUID | None, *, batch_size: int | None = None, **facts: Any

@@ -16,7 +16,7 @@ from clearance.authority.interface import Authority
 from clearance.errors import Denied, InvalidRequest
 from clearance.model.subject import Subject
 from clearance.pricing.names import known_as
-from clearance_langchain.gate import Options
+from clearance_langchain.gate import Options, is_governed
 from clearance_langchain.guarding import guard, is_guarded
 
 Q = TypeVar("Q")
@@ -65,6 +65,7 @@ class ClearanceMiddleware(AgentMiddleware[Any, Any, Any]):
         super().__init__()
         if on_deny not in ("message", "raise"):
             raise InvalidRequest("on_deny", f"{on_deny!r} is unknown", '"message" or "raise"')
+        self.authority = authority
         self._on_deny = on_deny
         self._guard: Callable[[Any], Any] = lambda obj: guard(obj, authority, subject, **options)
         self._guarded: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
@@ -143,6 +144,8 @@ class ClearanceMiddleware(AgentMiddleware[Any, Any, Any]):
         The original is kept as well, else its id could become another's.
         """
         if is_guarded(obj):
+            if not is_governed(obj.metadata, self.authority):
+                raise InvalidRequest("middleware", "was given an object that another authority guards", "one authority")
             return obj
         with self._lock:
             kept = self._guarded.get(id(obj))

@@ -150,7 +150,7 @@ FUNDING: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((None, "CREDIT", tokens(1)), {}, "scope"),
     ((TENANT, "GIVE", tokens(1)), {}, "operation"),
     ((TENANT, None, tokens(1)), {}, "operation"),
-    ((TENANT, "CREDIT", 5), {}, "amount"),
+    ((TENANT, "CREDIT", 5.0), {}, "amount"),
     ((TENANT, "CREDIT", tokens(1)), {"spent": tokens(1)}, "spent"),
     ((TENANT, "RESET_SPENT", tokens(1)), {"spent": usd(1)}, "spent"),
     ((TENANT, "RESET_SPENT", tokens(1)), {"spent": 5}, "spent"),
@@ -191,7 +191,7 @@ def test_a_status_needs_a_scope_and_a_unit(
     [
         ({"scope": "acme"}, "scope"),
         ({"scope": 5}, "scope"),
-        ({"allocated": 5}, "allocated"),
+        ({"allocated": 5.0}, "allocated"),
         ({"allocated": {"unit": "TOKENS", "amount": -1}}, "allocated"),
         ({"overdraft_limit": -1}, "overdraft_limit"),
         ({"overdraft_limit": 1.5}, "overdraft_limit"),

@@ -47,9 +47,12 @@ def test_serve_answers_until_it_is_told_to_end(tmp_path: Path) -> None:
     command = (*PROGRAM, "serve", "--port", "0")
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        lines = [process.stderr.readline(), process.stderr.readline()]
-        (url,) = re.findall(r"http://\S+", "".join(lines))
-        assert httpx.get(f"{url}/healthz").status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        try:
+            lines = [process.stderr.readline(), process.stderr.readline()]
+            (url,) = re.findall(r"http://\S+", "".join(lines))
+            assert httpx.get(f"{url}/healthz").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
     assert (tmp_path / "clearance" / "admin.key").stat().st_mode & 0o777 == 0o600

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runcycles
 from tests.server.kit import Tenant, amount, problem, until
-
-runcycles: Any = pytest.importorskip("runcycles")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ log = logging.getLogger("clearance.server")
 
 ADMIN_VARIABLE = "CLEARANCE_ADMIN_KEY"
 MIN_ADMIN_KEY = 16
+BACKLOG = 2048
 
 
 def serve(
@@ -90,7 +91,7 @@ class Serving(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=settings.drain_seconds,
-                backlog=2048,
+                backlog=BACKLOG,
             )
         )
         self._app = app
@@ -114,6 +115,8 @@ def listening(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        # From here on clients wait instead of being refused, though nothing answers yet.
+        made.listen(BACKLOG)
     except OSError as error:
         made.close()
         raise InvalidRequest("port", f"{host}:{port} cannot be used ({error.strerror})", "a free port") from None
