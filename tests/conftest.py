@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.store.sqlite import MEMORY, SqliteStore
+
+# A run started in the background ignores Ctrl-C and would hand that on to the programs it tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
