@@ -112,12 +112,17 @@ class Floor:
             [_moved(row, ESTIMATE.amount, before) for row in shapes.accounts],
             (reservation_id, *shapes.opened[1:]),
             (reserve_seq, *shapes.granted[1:5], reservation_id, shapes.granted[6]),
-            (os.urandom(16), os.urandom(16), reserve_seq),
+            (_key(reservation_id), os.urandom(16), reserve_seq),
             [_moved(row, 0, before + ACTUAL.amount) for row in shapes.accounts],
             (*shapes.closed[:-1], reservation_id),
             (commit_seq, *shapes.settled[1:5], reservation_id, shapes.settled[6]),
-            (os.urandom(16), os.urandom(16), commit_seq),
+            (_key(reservation_id), os.urandom(16), commit_seq),
         )
+
+
+def _key(reservation_id: str) -> bytes:
+    """Six bytes of time, sixteen of a hash."""
+    return bytes.fromhex(reservation_id[4:16]) + os.urandom(16)
 
 
 def _moved(account: Row, reserved: int, spent: int) -> Row:

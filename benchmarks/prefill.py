@@ -14,8 +14,7 @@ _ID = "printf('rsv_%012x', :start + numbers.n) || lower(hex(randomblob(10)))"
 
 
 def prefill(path: Path, past: int) -> None:
-    """`path` holds one settled lifecycle and is not open elsewhere. Ids rise with time and used keys lie evenly spread,
-    as real ones do."""
+    """`path` holds one settled lifecycle and is not open elsewhere. Ids and used keys rise with time."""
     bare = apsw.Connection(str(path))
     try:
         bare.execute("PRAGMA journal_mode = OFF")
@@ -34,7 +33,7 @@ def _copy(bare: apsw.Connection, past: int) -> None:
         "SELECT (SELECT min(created_at_ms) FROM reservations), (SELECT max(seq) FROM events)"
     ).fetchall()  # type: ignore[assignment]
     ((first_ms, last_seq),) = found
-    facts = {"past": past, "start": first_ms - past - 1, "last": last_seq, "step": 2**32 // (2 * past + 2)}
+    facts = {"past": past, "start": first_ms - past - 1, "last": last_seq}
     bare.execute("CREATE TEMP TABLE model AS SELECT * FROM reservations LIMIT 1")
     bare.execute("CREATE TEMP TABLE logged AS SELECT * FROM events WHERE reservation_id IS NOT NULL ORDER BY seq")
     bare.execute(f"CREATE TEMP TABLE ids AS {_NUMBERS} SELECT n, {_ID} AS id FROM numbers", facts)
@@ -50,7 +49,7 @@ def _copy(bare: apsw.Connection, past: int) -> None:
     )
     bare.execute(
         f"{_NUMBERS.replace(':past', '2 * :past')} INSERT INTO answers (key, payload, seq) "
-        "SELECT unhex(printf('%08x', n * :step) || hex(randomblob(12))), randomblob(16), :last + n FROM numbers",
+        "SELECT unhex(printf('%012x', :start + (n + 1) / 2) || hex(randomblob(16))), randomblob(16), :last + n FROM numbers",
         facts,
     )
 

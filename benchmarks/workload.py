@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from benchmarks.samples import Limit, timed
 from clearance import BudgetSpec, Subject, action, connect, usd
 from clearance.connecting import LocalAuthority
+from clearance.guard.process import new_key
 
 SUBJECT = Subject(tenant="acme", workspace="production", app="support", agent="triage")
 ACTION = action("llm.completion:gpt-4o")
@@ -37,9 +37,8 @@ def open_ledger(path: Path | str, durability: str) -> LocalAuthority:
 
 
 def keys(count: int) -> list[str]:
-    """As long as those that guards make."""
-    text = secrets.token_hex(16 * count)
-    return [text[at : at + 32] for at in range(0, len(text), 32)]
+    """Such as guards make."""
+    return [new_key() for _ in range(count)]
 
 
 def lifecycle(authority: LocalAuthority, key: str) -> None:

@@ -249,3 +249,28 @@ def test_a_finalizer_that_asks_from_inside_is_turned_away(authority: EmbeddedAut
     with pytest.raises(AuthorityUnavailable, match="ask again later"):
         authority._batch.run(again)
     assert authority.event(ACME, CALL, tokens(1)).charged == 1
+
+
+def test_callers_that_ask_again_share_the_next_batch(authority: EmbeddedAuthority) -> None:
+    budget(authority)
+    group, callers, rounds = authority._batch, 16, 50
+    sizes: list[int] = []
+    execute = group._execute
+
+    def counted(waiting: list[Any], tries: int = 1) -> None:
+        sizes.append(len(waiting))
+        execute(waiting, tries)
+
+    group._execute = counted  # type: ignore[method-assign]
+    together = threading.Barrier(callers)
+
+    def call() -> None:
+        together.wait(LONG)
+        for _ in range(rounds):
+            group.run(Operation(lambda _: None, False))
+
+    with ThreadPoolExecutor(callers) as pool:
+        for done in [pool.submit(call) for _ in range(callers)]:
+            done.result(LONG)
+    assert sum(sizes) == callers * rounds
+    assert len(sizes) < callers * rounds / 4, "each batch was led before those it had answered came back"

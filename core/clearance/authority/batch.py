@@ -44,20 +44,19 @@ class Operation(Generic[R]):
 class _Waiting:
     """One operation in the queue and how its caller is woken: as answered, or to lead the next batch."""
 
-    __slots__ = ("answer", "done", "error", "future", "gone", "next", "operation", "promoted", "wake")
+    # Defaults of the class, because every operation makes one of these.
+    future: asyncio.Future[None] | None = None
+    done = False
+    promoted = False
+    gone = False
+    last = False
+    next: _Waiting | None = None
+    answer: Any = None
+    error: BaseException | None = None
 
-    def __init__(
-        self, operation: Operation[Any], wake: Callable[[], None], future: asyncio.Future[None] | None = None
-    ) -> None:
+    def __init__(self, operation: Operation[Any], wake: Callable[[], None]) -> None:
         self.operation = operation
         self.wake = wake
-        self.future = future
-        self.done = False
-        self.promoted = False
-        self.gone = False
-        self.next: _Waiting | None = None
-        self.answer: Any = None
-        self.error: BaseException | None = None
 
 
 class GroupCommit:
@@ -117,7 +116,8 @@ class GroupCommit:
 
     async def arun(self, operation: Operation[R]) -> R:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(operation, lambda: self._helper_thread().lead(), future)
+        waiting = _Waiting(operation, lambda: self._helper_thread().lead())
+        waiting.future = future
         thread = self._step_in()
         try:
             if self._enter(waiting):
@@ -170,16 +170,11 @@ class GroupCommit:
                     waiting.done, waiting.error = True, _interrupted()
             with self._mutex:
                 first = _chained(batch)
-                follower = self._queue[0] if self._queue else None
-                self._leading = follower is not None
-                if follower is not None:
-                    follower.promoted = True
-            for waiting in first:
-                waiting.wake()
             _tell_loops(batch)
-            # Last, so that those who were answered can ask again before the next batch is closed.
-            if follower is not None:
-                follower.wake()
+            if first is not None:
+                first.wake()
+            else:
+                self._hand_on()
 
     def _leave(self, waiting: _Waiting) -> None:
         """Wake the next of the batch: one thread after another, for all at once would fight for the interpreter."""
@@ -188,6 +183,18 @@ class GroupCommit:
             following = waiting.next
         if following is not None:
             following.wake()
+        elif waiting.last:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Once all were answered, so that those who ask again are in the next batch and nobody disturbs its leader."""
+        with self._mutex:
+            follower = self._queue[0] if self._queue else None
+            self._leading = follower is not None
+            if follower is not None:
+                follower.promoted = True
+        if follower is not None:
+            follower.wake()
 
     def _execute(self, batch: list[_Waiting], tries: int = 1) -> None:
         """Run them in one transaction. Rows that another process has changed meanwhile: all again, from the start."""
@@ -237,12 +244,15 @@ def _moved(error: BaseException | None) -> bool:
     return isinstance(error, StoreError) and error.retry_after_ms == 0
 
 
-def _chained(batch: list[_Waiting]) -> list[_Waiting]:
+def _chained(batch: list[_Waiting]) -> _Waiting | None:
     """Link the waiting threads, each to wake the one behind it; the answer is the first, if there is any."""
     threads = [waiting for waiting in batch if waiting.future is None and not waiting.gone]
     for waiting, following in pairwise(threads):
         waiting.next = following
-    return threads[:1]
+    if not threads:
+        return None
+    threads[-1].last = True
+    return threads[0]
 
 
 class _Spoiled(Exception):

@@ -318,7 +318,7 @@ def refuse(decision: Decision) -> Denied:
         decision.message or "denied",
         scope=decision.scope,
         retry_after_ms=decision.retry_after_ms,
-        details=decision.details,
+        details=dict(decision.details),
     )
 
 

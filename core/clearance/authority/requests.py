@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -30,8 +29,7 @@ _POLICIES = (REJECT, ALLOW_IF_AVAILABLE, ALLOW_WITH_OVERDRAFT)
 _MAX_ID = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """May this subject do this action for this estimate? The request of reserve, decide, dry_run and start_run."""
 
     subject: Subject
@@ -181,7 +179,18 @@ def _storable(text: str) -> bool:
 def place_of(owner: str, endpoint: str, key: str, payload: list[Any]) -> Place:
     """16-byte hashes; only ever compared with our own. `owner` is the tenant, or the reservation of a settlement."""
     spot = hashlib.blake2b(f"{owner}\0{endpoint}\0{key}".encode(), digest_size=16).digest()
-    return Place(spot, hashlib.blake2b(to_json(payload), digest_size=16).digest())
+    return Place(_time_in(owner, key) + spot, hashlib.blake2b(to_json(payload), digest_size=16).digest())
+
+
+def _time_in(owner: str, key: str) -> bytes:
+    """What rises with time in an id of ours or a UUIDv7, so that answers of one moment are stored side by side."""
+    settling = owner.startswith(("rsv_", "run_"))
+    for digits in (owner[4:16],) if settling else (key[:12], key[:8] + key[9:13]):
+        try:
+            return bytes.fromhex(digits)
+        except ValueError:
+            continue
+    return b""
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> None:

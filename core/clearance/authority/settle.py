@@ -6,8 +6,7 @@ Order of errors: protocol section 15. None of these is stopped by a kill, a paus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from clearance.authority.evaluate import (
     REASONS,
@@ -47,8 +46,7 @@ from clearance.rules.control import stop_on
 from clearance.store.interface import Changes, NewEvent, Rows
 
 
-@dataclass(frozen=True, slots=True)
-class Charged:
+class Charged(NamedTuple):
     """The accounts that a charge has changed, before and after, and the part that no policy could charge."""
 
     before: tuple[Account, ...]
@@ -137,7 +135,7 @@ def settled(
         # Only a charge beyond the hold can lower what remains, so only then can a line be crossed.
         events += [*crossings(it, charged.before, charged.after), _overage(it, actual, charged)]
     answer = Settlement(
-        "COMMITTED", Unit(it.unit), it.estimate, actual, amount, released, charged.uncharged, it.id, figures=after
+        "COMMITTED", Unit[it.unit], it.estimate, actual, amount, released, charged.uncharged, it.id, figures=after
     )
     return answer, Changes(accounts=charged.after, changed=[done], renewals=renewals(charged.renewed), events=events)
 
@@ -199,7 +197,7 @@ def _charge_run(rows: Rows, it: Reservation, actual: int, now_ms: int) -> Charge
     moved = own._replace(reserved=own.reserved - it.estimate, spent=own.spent + it.estimate)
     run_id = own.scope.removeprefix("run:")
     beyond = _spill(rows, run_id, moved, actual - it.estimate, now_ms)
-    return replace(beyond, before=(own, *beyond.before[1:]))
+    return beyond._replace(before=(own, *beyond.before[1:]))
 
 
 def _spill(rows: Rows, run_id: str, own: Account, amount: int, now_ms: int) -> Charged:
@@ -249,7 +247,7 @@ def released(rows: Rows, it: Reservation, now_ms: int, reason: str | None) -> tu
         rows, it, now_ms, "RELEASED", "reservation.released", {"reason": reason} if reason else {}
     )
     answer = Settlement(
-        "RELEASED", Unit(it.unit), it.estimate, 0, 0, it.estimate, reservation_id=it.id, figures=figures(after)
+        "RELEASED", Unit[it.unit], it.estimate, 0, 0, it.estimate, reservation_id=it.id, figures=figures(after)
     )
     return answer, changes
 

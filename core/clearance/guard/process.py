@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from itertools import count
 
 
@@ -30,5 +31,5 @@ def current_pid() -> int:
 
 
 def new_key() -> str:
-    """An idempotency key that nobody else has used: cheaper than a UUID, and as unique."""
-    return f"{_process.prefix}-{next(_process.numbers)}"
+    """An idempotency key that nobody else has used: cheaper than a UUID, as unique, and in the order of time."""
+    return f"{time.time_ns() // 1_000_000:012x}-{_process.prefix}-{next(_process.numbers)}"

@@ -58,9 +58,9 @@ class Account(NamedTuple):
 
     def moved(self, reserved: int, spent: int) -> Account:
         """The same account with other holds and spending; `_replace` takes three times as long."""
-        return tuple.__new__(Account, (*self[:4], reserved, spent, *self[6:]))
+        return tuple.__new__(Account, self[:4] + (reserved, spent) + self[6:])
 
     @property
     def figures(self) -> list[int]:
         """allocated, reserved, spent, debt, overdraft_limit, over_limit: what an event keeps of an account."""
-        return [self.allocated, self.reserved, self.spent, self.debt, self.overdraft_limit, int(self.over_limit)]
+        return [*self[3:8], int(self.over_limit)]

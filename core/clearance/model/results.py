@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from clearance.model.amount import Amount, Unit
 from clearance.model.balance import Balance
@@ -11,16 +13,17 @@ from clearance.model.caps import Caps
 
 Verdict = Literal["ALLOW", "ALLOW_WITH_CAPS", "DENY"]
 T = TypeVar("T")
-Figures = dict[str, list[int]]
+Figures = Mapping[str, list[int]]
 """Scope -> `Account.figures` after the operation."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer of reserve, decide and dry_run.
 
     A live `reserve` never returns DENY: it raises the matching error. `reservation_id` and `expires_at_ms` are None for
     decide and dry_run. `remaining_ttl_ms` is how long the lease still runs at the time of the answer.
+    A NamedTuple, like Settlement, because every operation makes one.
     """
 
     decision: Verdict
@@ -35,8 +38,8 @@ class Decision:
     message: str | None = None
     scope: str | None = None
     retry_after_ms: int | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-    figures: Figures = field(default_factory=dict)
+    details: Mapping[str, Any] = _NOTHING
+    figures: Figures = _NOTHING
 
     @property
     def allowed(self) -> bool:
@@ -56,8 +59,7 @@ class Decision:
         return [Balance.recorded(scope, self.unit, figures) for scope, figures in self.figures.items()]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The answer of commit, release and event. Amounts are ints in `unit`.
 
     `charged` is what each budgeted scope was charged; `uncharged` is the part of `actual` that no policy could charge
@@ -73,7 +75,7 @@ class Settlement:
     uncharged: int = 0
     reservation_id: str | None = None
     event_id: str | None = None
-    figures: Figures = field(default_factory=dict)
+    figures: Figures = _NOTHING
 
     @property
     def balances(self) -> list[Balance]:

@@ -76,7 +76,7 @@ class LocalRuns:
 
     def outside(self, asked: Ask) -> Ask:
         """The same request without a run that only we know."""
-        return replace(asked, run_id=None)
+        return asked._replace(run_id=None)
 
     def _of(self, run_id: str) -> _Run | None:
         return self._funded.get(run_id) or self._inner.get(run_id)
@@ -131,7 +131,7 @@ class LocalRuns:
         )
         with self._lock:
             self._inner[decision.reservation_id or ""] = run
-        return replace(decision, remaining_ttl_ms=asked.ttl_ms)
+        return decision._replace(remaining_ttl_ms=asked.ttl_ms)
 
     def end(self, run_id: str, metadata: dict[str, Any]) -> Settlement | Record:
         """The settlement of a run that was only known here, or what is to be told the server of one that it funds."""

@@ -184,7 +184,8 @@ class SqliteTransaction:
     def write(self, changes: Changes, now_ms: int) -> int:
         self.writes += 1
         for account in changes.accounts:
-            self._accounts[account[:3]] = self._dirty[account[:3]] = account
+            key = account[:3]
+            self._accounts[key] = self._dirty[key] = account
         for key in changes.dropped_accounts:
             self._accounts[key] = None
             self._dirty.pop(key, None)
