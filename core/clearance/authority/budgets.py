@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from clearance.authority.evaluate import current, renewals
+from clearance.authority.purse import current, renewals
 from clearance.authority.requests import check_amount, check_remark
 from clearance.errors import AlreadyExists, BudgetNotFound, InvalidRequest
 from clearance.ledger.funding import OPERATIONS, FundingOperation, fund, require_int64, with_status

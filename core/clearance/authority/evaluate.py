@@ -7,58 +7,32 @@ quotas, loops and approvals come between control and budget.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from clearance.authority.ids import NewId
 from clearance.authority.interface import DEFAULT_MAX_EXTENSIONS
-from clearance.authority.requests import Ask
-from clearance.errors import (
-    BudgetClosed,
-    BudgetExceeded,
-    BudgetFrozen,
-    BudgetNotFound,
-    DebtOutstanding,
-    Denied,
-    InvalidRequest,
-    Killed,
-    NotFound,
-    OverdraftLimitExceeded,
-    Paused,
-    ReservationExpired,
-    ReservationFinalized,
-    TenantClosed,
-    UnitMismatch,
+from clearance.authority.purse import (
+    Purse,
+    current,
+    enclosing_run,
+    figures,
+    find_purse,
+    held_policy,
+    renewals,
+    require_budget,
 )
+from clearance.authority.reasons import reach, refusal_details, refusal_message, stop_details, stop_message
+from clearance.authority.requests import Ask
 from clearance.ledger import accounts as ledger
-from clearance.ledger.funding import renewed
-from clearance.model.account import ALLOW_IF_AVAILABLE, Account
+from clearance.model.account import Account
 from clearance.model.caps import Caps, merge
 from clearance.model.reservation import Reservation, run_scope
-from clearance.model.results import Decision, Figures, Stop
+from clearance.model.results import Decision, Figures
 from clearance.rules.control import stop_on
 from clearance.store.interface import Changes, NewEvent, Rows
 
 RUN_MAX_EXTENSIONS = 2**31
 """A run lives as long as its owner keeps it alive."""
-
-REASONS: dict[str, type[Denied]] = {
-    "BUDGET_NOT_FOUND": BudgetNotFound,
-    "BUDGET_EXCEEDED": BudgetExceeded,
-    "BUDGET_FROZEN": BudgetFrozen,
-    "BUDGET_CLOSED": BudgetClosed,
-    "OVERDRAFT_LIMIT_EXCEEDED": OverdraftLimitExceeded,
-    "DEBT_OUTSTANDING": DebtOutstanding,
-    "TENANT_CLOSED": TenantClosed,
-    "KILLED": Killed,
-    "PAUSED": Paused,
-}
-
-
-class Purse(NamedTuple):
-    """The accounts that an amount is held on, and those among them whose period has just begun anew."""
-
-    accounts: tuple[Account, ...]
-    renewed: tuple[Account, ...] = ()
 
 
 def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) -> tuple[Decision, Changes]:
@@ -141,82 +115,6 @@ def _reservation(
     )
 
 
-def held_policy(accounts: Sequence[Account]) -> str:
-    """The policy of the most specific budget that names one, else the protocol's default."""
-    return next((a.overage_policy for a in reversed(accounts) if a.overage_policy), ALLOW_IF_AVAILABLE)
-
-
-# -- where the money is ---------------------------------------------------------------------------
-
-
-def enclosing_run(rows: Rows, ask: Ask, now_ms: int) -> Reservation | None:
-    if ask.run_id is None:
-        return None
-    run = known_run(rows, ask.run_id, ask.subject.tenant_key)
-    if not run.is_open:
-        if run.status == "EXPIRED":
-            raise ReservationExpired(f"run {run.id} has expired", scope=run.scope_path)
-        raise ReservationFinalized(f"run {run.id} has ended", scope=run.scope_path)
-    if now_ms > run.expires_at_ms:
-        raise ReservationExpired(f"the lease of run {run.id} has ended", scope=run.scope_path)
-    return run
-
-
-def known_run(rows: Rows, run_id: str, tenant: str) -> Reservation:
-    run = rows.reservation(run_id)
-    if run is None or run.kind != "run":
-        raise NotFound(f"no run {run_id}")
-    if run.tenant != tenant:
-        raise InvalidRequest("subject.tenant", f"{tenant!r} is not the tenant of the run", run.tenant)
-    return run
-
-
-def find_purse(
-    rows: Rows, scopes: Sequence[str], tenant: str, unit: str, run: Reservation | None, now_ms: int
-) -> Purse:
-    """The innermost run account in this unit, else the budgeted scopes."""
-    for run_id in reversed((*run.runs, run.id) if run else ()):
-        account = rows.account(tenant, run_scope(run_id), unit)
-        if account is not None:
-            return Purse((account,))
-    return current([rows.account(tenant, scope, unit) for scope in scopes], now_ms)
-
-
-def current(found: Sequence[Account | None], now_ms: int) -> Purse:
-    """Those that exist, each in its present period. Only a boundary that was crossed counts as renewed."""
-    accounts: list[Account] = []
-    began: list[Account] = []
-    for old in found:
-        if old is None:
-            continue
-        new = old if old.period is None else renewed(old, now_ms)
-        accounts.append(new)
-        if new is not old and old.period_end_ms is not None:
-            began.append(new)
-    return Purse(tuple(accounts), tuple(began))
-
-
-def require_budget(rows: Rows, scopes: Sequence[str], tenant: str, unit: str) -> BudgetNotFound:
-    """Nothing is budgeted in this unit: raises UnitMismatch if something is in another, else gives the denial."""
-    for scope in scopes:
-        units = sorted(account.unit for account in rows.accounts_of(tenant, scope))
-        if units:
-            raise UnitMismatch(
-                "unit",
-                f"{scope} has no budget in {unit}",
-                ", ".join(units),
-                scope=scope,
-                details={"scope": scope, "requested_unit": unit, "expected_units": units},
-            )
-    tried = ", ".join(scopes)
-    return BudgetNotFound(
-        f"Budget not found for provided scope: {scopes[-1]} (tried {tried}); make one with "
-        f"`clearance budget set {scopes[0]} AMOUNT`",
-        scope=scopes[-1],
-        details={"tried": list(scopes)},
-    )
-
-
 # -- reasons for no -------------------------------------------------------------------------------
 
 
@@ -232,22 +130,6 @@ def _stopped(rows: Rows, ask: Ask, tenant: str, run: Reservation | None) -> Deci
     if stop is None:
         return None
     return _denied(ask, stop.state, stop_message(stop), stop.scope, details=stop_details(stop))
-
-
-def reach(rows: Rows, scopes: Sequence[str], runs: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The scopes and runs whose stop reaches a call: its own, and those of whoever owns the runs around it."""
-    if not runs or not rows.stops():
-        return scopes, runs
-    owners = [scope for run_id in runs if (run := rows.reservation(run_id)) for scope in run.affected_scopes]
-    return (*owners, *scopes), runs
-
-
-def stop_message(stop: Stop) -> str:
-    return f"{stop.scope} was {stop.state.lower()} by {stop.actor}: {stop.reason}"
-
-
-def stop_details(stop: Stop) -> dict[str, Any]:
-    return {"reason": stop.reason, "actor": stop.actor, "at_ms": stop.at_ms}
 
 
 def _refused(rows: Rows, ask: Ask, tenant: str, accounts: Sequence[Account], now_ms: int) -> Decision | None:
@@ -271,24 +153,6 @@ def _refused(rows: Rows, ask: Ask, tenant: str, accounts: Sequence[Account], now
     )
 
 
-def refusal_message(refusal: ledger.Refusal) -> str:
-    account = refusal.account
-    match refusal.code:
-        case "BUDGET_FROZEN":
-            return f"{account.scope} is frozen"
-        case "BUDGET_CLOSED":
-            return f"{account.scope} is closed"
-        case "OVERDRAFT_LIMIT_EXCEEDED":
-            return f"{account.scope} is over its limit until an operator funds it"
-        case "DEBT_OUTSTANDING":
-            return f"{account.scope} owes {account.show(account.debt)} and has no overdraft"
-    return f"{account.scope} has {account.show(account.remaining)} left; this needs {account.show(refusal.requested)}"
-
-
-def refusal_details(refusal: ledger.Refusal) -> dict[str, Any]:
-    return {"requested": refusal.requested, "remaining": refusal.account.remaining, "unit": refusal.account.unit}
-
-
 def _denied(
     ask: Ask,
     code: str,
@@ -308,17 +172,6 @@ def _denied(
         scope=scope,
         retry_after_ms=retry_after_ms,
         details=details or {},
-    )
-
-
-def refuse(decision: Decision) -> Denied:
-    """A DENY as the error that a live reserve raises."""
-    kind = REASONS.get(decision.reason_code or "", Denied)
-    return kind(
-        decision.message or "denied",
-        scope=decision.scope,
-        retry_after_ms=decision.retry_after_ms,
-        details=dict(decision.details),
     )
 
 
@@ -354,10 +207,6 @@ def _allowed(
         caps,
         figures=after,
     )
-
-
-def figures(accounts: Sequence[Account]) -> Figures:
-    return {account.scope: account.figures for account in accounts}
 
 
 # -- events ---------------------------------------------------------------------------------------
@@ -420,21 +269,3 @@ def denial(ask: Ask, no: Decision, tenant: str, live: bool) -> NewEvent:
     if not live:
         data["dry_run"] = True
     return NewEvent("reservation.denied", tenant, ask.subject.scope_path, None, data)
-
-
-def renewals(renewed_accounts: Sequence[Account]) -> list[NewEvent]:
-    return [
-        NewEvent(
-            "budget.renewed",
-            account.tenant,
-            account.scope,
-            None,
-            {
-                "unit": account.unit,
-                "period_start_ms": account.period_start_ms,
-                "period_end_ms": account.period_end_ms,
-                "figures": {account.scope: account.figures},
-            },
-        )
-        for account in renewed_accounts
-    ]

@@ -24,8 +24,7 @@ STATUSES: tuple[str, ...] = get_args(ReservationStatus)
 
 
 class Queries:
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    _store: Store
 
     def get(self, reservation_id: str) -> Reservation:
         """Raises NotFound, and ReservationExpired for one that has expired (protocol section 14.1)."""

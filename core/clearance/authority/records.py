@@ -1,87 +1,26 @@
-"""Named documents beside the ledger (API keys, tenants, webhooks), and who an operation was asked by.
+"""Named documents beside the ledger: API keys, tenants, webhooks.
 
-Both serve a process that answers for others: a document changes in one transaction with the ledger rows it belongs to,
-and every event carries the request that caused it.
+They serve a process that answers for others: a document changes in one transaction with the ledger rows it belongs to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-from clearance.authority.batch import GroupCommit, Operation
-from clearance.authority.clock import Clock
-from clearance.authority.ids import NewId
+from clearance.authority.batch import Operation
+from clearance.authority.operating import Operating
 from clearance.model.account import Account
 from clearance.model.results import Event
 from clearance.model.subject import covers
-from clearance.store.interface import AccountKey, Changes, Place, Record, Store, Tenant, Transaction
+from clearance.store.interface import AccountKey, Place, Record, Tenant, Transaction
 
 R = TypeVar("R")
 PAGE = 200
 
-ORIGIN: ContextVar[list[Any] | None] = ContextVar("clearance_origin", default=None)
-"""What is kept in `data["origin"]` of every event that the present request causes."""
 
-_SYSTEM_EVENTS = frozenset({"reservation.expired", "budget.renewed"})
-"""Time causes these, whoever's request happened to notice it."""
-
-
-class Attributing(GroupCommit):
-    """A group commit whose operations remember the request they came from."""
-
-    def run(self, operation: Operation[R]) -> R:
-        return super().run(_attributed(operation))
-
-    async def arun(self, operation: Operation[R]) -> R:
-        return await super().arun(_attributed(operation))
-
-
-def _attributed(operation: Operation[R]) -> Operation[R]:
-    origin = ORIGIN.get()
-    if origin is None:
-        return operation
-    apply = operation.apply
-    return Operation(lambda tx: apply(cast(Transaction, _Attributed(tx, origin))), operation.flush, operation.needs)
-
-
-class _Attributed:
-    """A transaction that adds the origin to what it writes."""
-
-    __slots__ = ("_origin", "_tx")
-
-    def __init__(self, tx: Transaction, origin: list[Any]) -> None:
-        self._tx = tx
-        self._origin = origin
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tx, name)
-
-    @property
-    def writes(self) -> int:
-        return self._tx.writes
-
-    @writes.setter
-    def writes(self, count: int) -> None:
-        self._tx.writes = count
-
-    def write(self, changes: Changes, now_ms: int) -> int:
-        for event in changes.events:
-            if event.type not in _SYSTEM_EVENTS:
-                event.data["origin"] = self._origin
-        return self._tx.write(changes, now_ms)
-
-
-class RecordKeeping:
+class RecordKeeping(Operating):
     """What a server needs of an authority besides the verbs."""
-
-    _store: Store
-    _clock: Clock
-    _batch: GroupCommit
-    _flush_settlements: bool
-    _new_id: NewId
-    _replayed: Callable[[Transaction, Place | None], Event | None]
 
     def new_id(self, now_ms: int) -> str:
         return self._new_id(now_ms)

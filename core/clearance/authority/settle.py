@@ -8,23 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from clearance.authority.evaluate import (
-    REASONS,
+from clearance.authority.notices import crossings
+from clearance.authority.purse import (
     Purse,
     current,
     figures,
     find_purse,
     held_policy,
     known_run,
-    reach,
-    refusal_details,
-    refusal_message,
     renewals,
     require_budget,
-    stop_details,
-    stop_message,
 )
-from clearance.authority.notices import crossings
+from clearance.authority.reasons import REASONS, reach, refusal_details, refusal_message, stop_details, stop_message
 from clearance.errors import (
     Killed,
     MaxExtensionsExceeded,

@@ -7,8 +7,8 @@ import contextlib
 import logging
 from typing import Any
 
+from clearance.authority.attributing import ORIGIN
 from clearance.authority.embedded import EmbeddedAuthority
-from clearance.authority.records import ORIGIN
 from clearance.server.auth import Principal
 from clearance.server.context import Server
 from clearance.server.delivery import Dispatcher
