@@ -16,7 +16,7 @@ from clearance.model.amount import Amount, AmountLike, Unit, parse_unit, to_amou
 from clearance.model.balance import Balance
 from clearance.model.results import Stop
 from clearance.model.subject import Subject, parse_scope, tenant_of
-from clearance.store.interface import Changes, Transaction
+from clearance.store.interface import Changes, Needs, Transaction
 
 
 class Administration(Operating):
@@ -57,7 +57,8 @@ class Administration(Operating):
     def set_budget(self, spec: budgets.BudgetSpec, *, must_be_new: bool = False) -> Balance:
         """Create a budget or bring it to its spec; what was spent and is held stays."""
         check_kind(spec, budgets.BudgetSpec, "spec")
-        return self._budget(lambda tx, now_ms: budgets.put(tx, spec, now_ms, must_be_new=must_be_new))
+        needs = _accounts((spec.scope, spec.allocated.unit))
+        return self._budget(lambda tx, now_ms: budgets.put(tx, spec, now_ms, must_be_new=must_be_new), needs)
 
     def apply_budgets(self, specs: Sequence[budgets.BudgetSpec]) -> list[Balance]:
         """All of them in one transaction, or none."""
@@ -71,7 +72,8 @@ class Administration(Operating):
                 found.append(Balance.of(account))
             return found
 
-        return self._batch.run(Operation(apply, self._flush_settlements))
+        needs = _accounts(*((spec.scope, spec.allocated.unit) for spec in specs))
+        return self._batch.run(Operation(apply, self._flush_settlements, needs))
 
     def fund(
         self,
@@ -96,7 +98,8 @@ class Administration(Operating):
             account, changes = budgets.funded(tx, funding, now_ms)
             return write(tx, place, now_ms, Balance.of(account), changes)
 
-        return self._batch.run(Operation(apply, self._flush_settlements))
+        needs = _accounts((funding.scope, funding.unit))._replace(answers=(place.key,) if place else ())
+        return self._batch.run(Operation(apply, self._flush_settlements, needs))
 
     def freeze(self, scope: str, unit: Unit = Unit.USD_MICROCENTS, *, reason: str = "") -> Balance:
         """No new holds on this budget; what is held may settle."""
@@ -112,16 +115,17 @@ class Administration(Operating):
     def _status(self, scope: str, unit: Unit, status: str, reason: str) -> Balance:
         path, kept_in = parse_scope(scope), parse_unit(unit).value
         check_remark(reason, "reason", 512)
-        return self._budget(lambda tx, _: budgets.with_new_status(tx, path, kept_in, status, reason))
+        needs = _accounts((path, kept_in))
+        return self._budget(lambda tx, _: budgets.with_new_status(tx, path, kept_in, status, reason), needs)
 
-    def _budget(self, change: Callable[[Transaction, int], tuple[Any, Changes]]) -> Balance:
+    def _budget(self, change: Callable[[Transaction, int], tuple[Any, Changes]], needs: Needs) -> Balance:
         def apply(tx: Transaction) -> Balance:
             now_ms = self._clock.now_ms()
             account, changes = change(tx, now_ms)
             tx.write(changes, now_ms)
             return Balance.of(account)
 
-        return self._batch.run(Operation(apply, self._flush_settlements))
+        return self._batch.run(Operation(apply, self._flush_settlements, needs))
 
     def close_tenant(self, tenant: str) -> None:
         """For good: releases open calls, charges open runs what they spent, closes the budgets."""
@@ -132,6 +136,14 @@ class Administration(Operating):
                 lifecycle.close_tenant(tx, key, self._clock.now_ms())
 
         self._batch.run(Operation(apply, self._flush_settlements))
+
+
+def _accounts(*names: tuple[str, str]) -> Needs:
+    """Of (scope, unit), whose tenants are looked up as well."""
+    return Needs(
+        accounts=[(tenant_of(scope), scope, str(unit)) for scope, unit in names],
+        tenants=sorted({tenant_of(scope) for scope, _ in names}),
+    )
 
 
 def _current_user() -> str:
