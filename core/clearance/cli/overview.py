@@ -88,7 +88,7 @@ def price(
 def demo(
     session: Session,
     scenario: Annotated[str, typer.Option("--scenario", help=", ".join(SCENARIOS) + ".")] = SCENARIOS[0],
-    seconds: Annotated[float, typer.Option("--seconds", help="How long runaway's unguarded agent may go on.")] = 4.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long runaway's unguarded agent may go on.")] = 6.0,
 ) -> None:
     """A runaway agent against a simulated provider, stopped at its budget. Needs the extra `demo`, no key."""
     if scenario not in SCENARIOS:

@@ -58,7 +58,7 @@ _QUIET_VARIABLES = {
 _QUIET_LOGGERS = ("clearance", "langchain_core", "langchain_openai", "openai", "httpx")
 
 
-def run(scenario: str = "runaway", *, as_json: bool = False, seconds: float = 4.0) -> int:
+def run(scenario: str = "runaway", *, as_json: bool = False, seconds: float = 6.0) -> int:
     """Play one scenario and show it; answers the exit code.
 
     0: every check held. 1: one did not, or the extra is not installed. 130: interrupted.
