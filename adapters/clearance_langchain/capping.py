@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -32,7 +33,12 @@ def capped(model: BaseChatModel, caps: Caps | None, kwargs: dict[str, Any], requ
 
 def is_openai(model: BaseChatModel) -> bool:
     """By the name of the class, so that langchain-openai need not be installed."""
-    return any(kind.__name__ == "BaseChatOpenAI" for kind in type(model).__mro__)
+    return _is_openai(type(model))
+
+
+@cache
+def _is_openai(kind: type[BaseChatModel]) -> bool:
+    return any(base.__name__ == "BaseChatOpenAI" for base in kind.__mro__)
 
 
 def _with_cap(model: BaseChatModel, kwargs: dict[str, Any], most: int) -> dict[str, Any]:
@@ -50,10 +56,14 @@ def _with_cap(model: BaseChatModel, kwargs: dict[str, Any], most: int) -> dict[s
 
 def cap_name(model: BaseChatModel) -> str | None:
     """Under which name the class takes the most tokens to generate, None where it takes none that we know."""
-    if is_openai(model):
+    return _cap_name(type(model))
+
+
+@cache
+def _cap_name(kind: type[BaseChatModel]) -> str | None:
+    if _is_openai(kind):
         return "max_completion_tokens"  # for both of its APIs; `max_tokens` yields to the constructor in one of them
-    fields = type(model).model_fields
-    return next((name for name in OUTPUT_CAPS[1:] if name in fields), None)
+    return next((name for name in OUTPUT_CAPS[1:] if name in kind.model_fields), None)
 
 
 def _with_tools(kwargs: dict[str, Any], caps: Caps) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 from langchain_core.exceptions import ModelError
@@ -22,14 +22,25 @@ def fit(error: ClearanceError) -> ClearanceError:
     return error
 
 
-@contextmanager
-def fitting() -> Iterator[None]:
+class _Fitting:
+    """A class, as it is entered on each call: a generator's block takes longer."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, ClearanceError):
+            fit(error)
+
+
+_block = _Fitting()
+
+
+def fitting() -> AbstractContextManager[None]:
     """Errors of Clearance that leave this block are fitted."""
-    try:
-        yield
-    except ClearanceError as error:
-        fit(error)
-        raise
+    return _block
 
 
 _made: dict[type[ClearanceError], type[ClearanceError]] = {}

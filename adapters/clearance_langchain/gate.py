@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
-from weakref import WeakKeyDictionary
 
 from langchain_core.messages import BaseMessage
 
@@ -20,7 +18,7 @@ from clearance.connecting import CONFIGURATION
 from clearance.errors import CapsViolated, ClearanceError, InvalidRequest, UnitMismatch
 from clearance.guard import Permit, outcome_of
 from clearance.guard.admission import Terms, Wish, admitting, wish
-from clearance.guard.outcome import Outcome, Release, is_tool, of_another_call
+from clearance.guard.outcome import Outcome, Release, of_another_call
 from clearance.guard.steps import Steps, aperform, perform
 from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
@@ -32,6 +30,7 @@ from clearance.pricing.names import known_as
 from clearance_langchain.errors import fit
 from clearance_langchain.subjects import resolve
 from clearance_langchain.usage import Asked, Reported, asked
+from clearance_langchain.vouching import Vouchers, vouchers_of
 
 log = logging.getLogger("clearance.langchain")
 
@@ -40,11 +39,6 @@ ActionKinds = Mapping[str, str]
 Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 MODEL, TOOL, RETRIEVER, EMBEDDING = "llm.completion", "tool.call", "retriever.query", "llm.embedding"
-
-GOVERNED = "clearance_governed"
-_tokens: WeakKeyDictionary[Authority, str] = WeakKeyDictionary()
-"""One mark an authority: another authority's guard does not count for ours. Random, so that nothing from outside the
-process passes for guarded; code inside that copies the metadata of a guarded object does."""
 
 _MAX_NAME = 256
 
@@ -82,7 +76,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that is about to be made; `asked` is None for tools and retrievers.
+    """One call that is about to be made; `asked` is None for tools and retrievers, `tool` for all others than tools.
 
     `unpriced` says that the estimate of 0 stands for "no cost was given".
     """
@@ -93,6 +87,7 @@ class Call:
     asked: Asked | None = None
     unpriced: bool = False
     chat: bool = True
+    tool: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,35 +121,72 @@ class Gate:
         params: Mapping[str, Any],
         *,
         metadata: Mapping[str, Any] | None = None,
+        above: Subject | None = None,
         ls_model: str | None = None,
         name: str = "",
         chat: bool = True,
         kind: str = MODEL,
     ) -> Call:
         """Raises PriceUnknown (a Denied) for a model without a price."""
-        wanted = asked(prompt, params, ls_model, name)
         try:
+            wanted = asked(prompt, params, ls_model, name)
             estimate = wanted.estimate(self._prices)
         except ClearanceError as error:
             raise _refused(error) from None
         action = Action(kind=kind, name=wanted.model[:_MAX_NAME])
-        return Call(action, estimate, self._subject(metadata), wanted, chat=chat)
+        return Call(action, estimate, self._subject(metadata, above), wanted, chat=chat)
 
     def tool_call(
-        self, name: str, arguments: object = None, *, metadata: Mapping[str, Any] | None = None, kind: str = TOOL
+        self,
+        name: str,
+        arguments: object = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        above: Subject | None = None,
+        kind: str = TOOL,
     ) -> Call:
         cost = self._cost(name)
         estimate = Amount(unit=Unit.USD_MICROCENTS, amount=0) if cost is None else cost
         action = Action(kind=(self.action_kinds or {}).get(name, kind), name=(name or "unnamed")[:_MAX_NAME])
         facts = self._argument_facts(name, arguments)
-        return Call(action, estimate, self._subject(metadata), unpriced=cost is None, facts=facts)
+        tool = None if kind == RETRIEVER else action.name
+        return Call(action, estimate, self._subject(metadata, above), unpriced=cost is None, tool=tool, facts=facts)
+
+    @property
+    def vouchers(self) -> Vouchers:
+        return vouchers_of(self.authority)
+
+    def with_gaps_filled(self, other: Gate, tool: str | None) -> Gate:
+        """These settings, and those of `other` where these say nothing. The same object if that changes nothing.
+
+        `tool` is the name of the tool that they are for, None for a model. Raises InvalidRequest where both say
+        something and it differs.
+        """
+        changes: dict[str, Any] = {}
+        for name, default in _DEFAULTS.items():
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if theirs == default or theirs is mine or (tool is None and name in _FOR_TOOLS):
+                continue
+            if mine == default:
+                changes[name] = theirs
+            elif self._effect(name, tool) != other._effect(name, tool):
+                what = f"tool {tool!r}" if tool else "the model"
+                raise InvalidRequest(name, f"{what} was guarded with another one", "one of the two places")
+        return replace(self, **changes) if changes else self
+
+    def _effect(self, name: str, tool: str | None) -> object:
+        if tool is not None and name == "tool_costs":
+            return self._cost(tool)
+        if tool is not None and name == "action_kinds":
+            return (self.action_kinds or {}).get(tool)
+        return getattr(self, name)
 
     @property
     def _prices(self) -> Prices:
         return self.prices or default_prices()
 
-    def _subject(self, metadata: Mapping[str, Any] | None) -> Subject | None:
-        return resolve(self.subject, self.authority, metadata)
+    def _subject(self, metadata: Mapping[str, Any] | None, above: Subject | None) -> Subject | None:
+        return resolve(self.subject, self.authority, metadata, above)
 
     def _cost(self, name: str) -> Amount | None:
         costs = self.tool_costs
@@ -176,19 +208,19 @@ class Gate:
 
     # --- the way in
 
-    def open(self, call: Call, *, can_cap: bool = True, **facts: Any) -> Permit:
+    def open(self, call: Call, *, can_cap: bool = True, approved_by: str | None = None, **facts: Any) -> Permit:
         """A permit for the call. Raises Denied, AuthorityUnavailable, InvalidRequest; then nothing is held.
 
         `can_cap` says that the caller lowers the request's output to the caps; otherwise a request above is denied.
         """
-        return perform(self.authority, self._opening(call, can_cap, facts))
+        return perform(self.authority, self._opening(call, can_cap, self._terms(call, approved_by, facts)))
 
-    async def aopen(self, call: Call, *, can_cap: bool = True, **facts: Any) -> Permit:
-        return await aperform(self.authority, self._opening(call, can_cap, facts))
+    async def aopen(self, call: Call, *, can_cap: bool = True, approved_by: str | None = None, **facts: Any) -> Permit:
+        return await aperform(self.authority, self._opening(call, can_cap, self._terms(call, approved_by, facts)))
 
-    def _opening(self, call: Call, can_cap: bool, facts: dict[str, Any]) -> Steps[Permit]:
+    def _opening(self, call: Call, can_cap: bool, terms: Terms) -> Steps[Permit]:
         try:
-            permit = yield from self._admitting(call, facts)
+            permit = yield from self._admitting(call, terms)
         except ClearanceError as error:
             fit(error)
             raise
@@ -198,20 +230,28 @@ class Gate:
             raise _refused(violation)
         return permit
 
-    def _admitting(self, call: Call, facts: dict[str, Any]) -> Steps[Permit]:
+    def _admitting(self, call: Call, terms: Terms) -> Steps[Permit]:
         try:
-            return (yield from admitting(self._wish(call, call.estimate, facts)))
+            return (yield from admitting(self._wish(call, call.estimate, terms)))
         except UnitMismatch as error:
             units = error.details.get("expected_units")
             if not call.unpriced or not units:
                 raise
         # 0 is 0 in every unit: ask in one that the subject has.
-        return (yield from admitting(self._wish(call, Amount(unit=Unit(units[0]), amount=0), facts)))
+        return (yield from admitting(self._wish(call, Amount(unit=Unit(units[0]), amount=0), terms)))
 
-    def _wish(self, call: Call, estimate: Amount, facts: dict[str, Any]) -> Wish:
-        kept = {name: value for name, value in {**call.facts, **facts}.items() if value is not None}
-        terms = Terms(ttl_ms=self.ttl_ms, overage_policy=self.overage_policy, metadata={"via": "langchain", **kept})
+    def _wish(self, call: Call, estimate: Amount, terms: Terms) -> Wish:
         return wish(self.authority, call.action, estimate, subject=call.subject, terms=terms)
+
+    def _terms(self, call: Call, approved_by: str | None, facts: dict[str, Any]) -> Terms:
+        kept = {name: value for name, value in {**call.facts, **facts}.items() if value is not None}
+        return Terms(
+            ttl_ms=self.ttl_ms,
+            overage_policy=self.overage_policy,
+            metadata={"via": "langchain", **kept},
+            approved_by=approved_by,
+            tool=call.tool,
+        )
 
     # --- the way out
 
@@ -236,23 +276,15 @@ class Gate:
         return permit.outcome_of(error)
 
 
-def mark_governed(metadata: Mapping[str, Any] | None, authority: Authority) -> dict[str, Any]:
-    """Metadata for an object that guards itself, so that a handler of this authority does not count its calls again."""
-    return {**(metadata or {}), GOVERNED: _tokens.setdefault(authority, secrets.token_hex(8))}
-
-
-def is_governed(metadata: Mapping[str, Any] | None, authority: Authority) -> bool:
-    mark = None if metadata is None else metadata.get(GOVERNED)
-    return mark is not None and mark == _tokens.get(authority)
+_DEFAULTS = {it.name: it.default for it in fields(Gate) if it.name != "authority"}
+_FOR_TOOLS = ("tool_costs", "action_kinds", "arguments")
 
 
 def _violation(call: Call, caps: Caps, can_cap: bool) -> CapsViolated | None:
     """What of the caps this call does not keep to."""
-    name = call.action.name
     if call.asked is None:
-        # The guard holds `tool.*` to the lists; a tool with an action kind of its own is a tool all the same.
-        refused = not is_tool(call.action) and call.action.kind != RETRIEVER and not caps.allows_tool(name)
-        return CapsViolated(f"tool {name!r} is not allowed here", details={"tool": name}) if refused else None
+        return None  # the guard itself holds tools to the lists
+    name = call.action.name
     if caps.models and known_as(name, [model.lower() for model in caps.models]) is None:
         allowed = ", ".join(caps.models)
         return CapsViolated(

@@ -16,9 +16,11 @@ from clearance.errors import InvalidRequest
 from clearance.model.subject import Subject
 from clearance_langchain import models, tools
 from clearance_langchain.capping import is_openai
-from clearance_langchain.gate import Gate, Options, mark_governed
+from clearance_langchain.chaining import chaining_hooks, configurable_fields, kept_guarded, parts_guarded
+from clearance_langchain.gate import Gate, Options
 
 T = TypeVar("T")
+_GUARDED = "_clearance_guarded"
 ToolLike = BaseTool | Callable[..., Any] | dict[str, Any]
 
 _ALLOWED = "a chat model, a tool, a binding or fallbacks of them, or a list of tools"
@@ -72,6 +74,8 @@ def guard(
     fallback, does not charge answers from LangChain's cache, and ends calls in flight when they are killed. Guarding a
     guarded object again replaces its settings; one call stays one reservation. In a list functions become tools, and
     tools that the provider runs itself (dicts) stay as they are: only the model call that names them can be governed.
+    Fallbacks and alternatives that are added to a guarded object later are guarded like it; those that are added to a
+    chain of it (`guard(model) | parser`) are not, so guard their models too.
 
     Args:
         subject: who acts; by default the context says (see `Options` and `ClearanceCallbackHandler`).
@@ -83,14 +87,16 @@ def guard(
 
     Raises InvalidRequest for what cannot be guarded.
     """
-    return _Guarding(Gate(authority, subject, **options), sdk_retries, stream_usage).of(obj)
+    return Guarding(Gate(authority, subject, **options), sdk_retries, stream_usage).of(obj)
 
 
 def is_guarded(obj: object) -> bool:
     return models.GATE in getattr(obj, "__dict__", {})
 
 
-class _Guarding:
+class Guarding:
+    """Guards objects with one gate."""
+
     def __init__(self, gate: Gate, sdk_retries: bool = False, stream_usage: bool = False) -> None:
         self._gate = gate
         self._sdk_retries = sdk_retries
@@ -101,14 +107,38 @@ class _Guarding:
             return self._model(obj)
         if isinstance(obj, BaseTool):
             return _governed(obj, self._gate, _tool_class, {})
-        if isinstance(obj, RunnableWithFallbacks):
-            fallbacks = [self.of(fallback) for fallback in obj.fallbacks]
-            return obj.model_copy(update={"runnable": self.of(obj.runnable), "fallbacks": fallbacks})
-        if isinstance(obj, RunnableBindingBase):
-            return obj.model_copy(update={"bound": self.of(obj.bound)})
+        if isinstance(obj, RunnableWithFallbacks | RunnableBindingBase):
+            return kept_guarded(parts_guarded(obj, self.of), _guarded_like)
         if isinstance(obj, list):
             return [self._listed(item) for item in obj]
         raise InvalidRequest("obj", f"{type(obj).__name__} cannot be guarded{_hint(obj)}", _ALLOWED)
+
+    def part(self, obj: Any) -> Any:
+        """What a chain around a guarded object is made of. What has no hook and no handler either is left alone."""
+        if is_guarded(obj):
+            return obj
+        if isinstance(obj, BaseChatModel | BaseTool):
+            return self.of(obj)
+        if hint := _hint(obj):
+            raise InvalidRequest(
+                "obj", f"{type(obj).__name__} beside a guarded object stays ungoverned{hint}", _ALLOWED
+            )
+        return parts_guarded(obj, self.part)
+
+    def filled(self, obj: Any) -> Any:
+        """What is guarded already keeps its settings and takes from here those that it lacks.
+
+        Raises InvalidRequest where two settings differ, since one of them would be ignored.
+        """
+        if isinstance(obj, RunnableWithFallbacks | RunnableBindingBase):
+            return parts_guarded(obj, self.filled)
+        if not is_guarded(obj):
+            return self.of(obj)
+        gate, tool_name = models.gate_of(obj), obj.name if isinstance(obj, BaseTool) else None
+        if gate.authority is not self._gate.authority:
+            raise InvalidRequest("middleware", "was given an object that another authority guards", "one authority")
+        gapless = gate.with_gaps_filled(self._gate, tool_name)
+        return obj if gapless is gate else regate(obj, gapless)
 
     def _listed(self, item: Any) -> Any:
         if isinstance(item, dict):
@@ -128,13 +158,28 @@ class _Guarding:
         return governed
 
 
+def regate(obj: Any, gate: Gate) -> Any:
+    """A copy of a guarded object with another gate."""
+    return _governed(obj, gate, _tool_class if isinstance(obj, BaseTool) else _model_class, {})
+
+
 def _governed(obj: Any, gate: Gate, class_of: Callable[[type], type], changes: dict[str, Any]) -> Any:
     """A copy of the same fields in a subclass with guarding hooks; pydantic's own ways in are not for `__class__`."""
-    copy = obj.model_copy(update={**changes, "metadata": mark_governed(obj.metadata, gate.authority)})
+    copy = obj.model_copy(update=changes)
     copy.__dict__[models.GATE] = gate
-    if not is_guarded(obj):
+    if not getattr(type(obj), _GUARDED, False):
         object.__setattr__(copy, "__class__", class_of(type(obj)))
+    if isinstance(copy, BaseTool):
+        tools.guard_functions(copy)
     return copy
+
+
+def _guarded_like(part: Any, like: Any) -> Any:
+    """Also an object of a guarded class that LangChain has made of the fields alone, and that has no gate."""
+    gate = models.gate_of(like)
+    if getattr(type(part), _GUARDED, False) and not is_guarded(part):
+        return regate(part, gate)
+    return Guarding(gate).part(part)
 
 
 @cache
@@ -154,8 +199,12 @@ def _tool_class(base: type[BaseTool]) -> type[BaseTool]:
 
 def _subclass(base: Any, hooks: dict[str, Any]) -> Any:
     """Under the name of `base`: what LangChain saves, traces and compares goes by it."""
-    body = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__, **hooks}
-    return type(base)(base.__name__, (base,), body)
+    chains = chaining_hooks(base, _guarded_like)
+    chains["configurable_fields"] = configurable_fields(base.configurable_fields, _guarded_like)
+    body = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    made = type(base)(base.__name__, (base,), {**body, **chains, **hooks})
+    setattr(made, _GUARDED, True)
+    return made
 
 
 def _without_retries(model: Any) -> dict[str, Any]:

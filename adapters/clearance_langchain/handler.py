@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Unpack
 from uuid import UUID
@@ -13,9 +14,13 @@ from langchain_core.outputs import LLMResult
 from clearance.authority.interface import Authority
 from clearance.model.subject import Subject
 from clearance_langchain.errors import fitting
-from clearance_langchain.gate import RETRIEVER, Call, Gate, Options, is_governed
+from clearance_langchain.gate import RETRIEVER, Call, Gate, Options
 from clearance_langchain.opencalls import open_calls_of
+from clearance_langchain.quiet import quiet_about_denials
+from clearance_langchain.subjects import named
 from clearance_langchain.usage import reported
+
+log = logging.getLogger("clearance.langchain")
 
 
 class ClearanceCallbackHandler(BaseCallbackHandler):
@@ -31,7 +36,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
     beside an inline one. A denial is raised out of the call (`clearance.Denied`, which retry middleware leaves alone).
     Embeddings have no callbacks: see `guard_embeddings`. A handler cannot lower `max_tokens`: under such a cap a
     request that asks for more is denied. It cannot stop a call in flight that does not stream, and does not see the
-    retries inside a provider's SDK. `guard` can do all three.
+    retries inside a provider's SDK: make models with `max_retries=0`. `guard` can do all three.
 
     Args:
         subject: who acts; by default `acting_as` or the run around, then what graph context, configurable and metadata
@@ -54,6 +59,8 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         self.authority = authority
         self._open = open_calls_of(authority)
         self._gate = Gate(authority, subject, **options)
+        self._told_of_retries = False
+        quiet_about_denials(type(self).__name__)
 
     # --- models
 
@@ -68,13 +75,17 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._is_counted(run_id, metadata):
+        if self._is_counted(run_id, metadata, kwargs.get("batch_size") or 1):
             return
         params = kwargs.get("invocation_params") or {}
         ls_model = (metadata or {}).get("ls_model_name")
         prompt = [message for turn in messages for message in turn]
+        if not self._told_of_retries:
+            self._tell_of_retries(serialized)
         name = _name(serialized, kwargs)
-        call = self._gate.model_call(prompt, params, metadata=metadata, ls_model=ls_model, name=name)
+        call = self._gate.model_call(
+            prompt, params, metadata=metadata, above=self._open.named_above(parent_run_id), ls_model=ls_model, name=name
+        )
         self._begin(call, run_id, parent_run_id, batch_size=kwargs.get("batch_size"))
 
     def on_llm_start(
@@ -88,12 +99,20 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._is_counted(run_id, metadata):
+        if self._is_counted(run_id, metadata, kwargs.get("batch_size") or 1):
             return
         params = kwargs.get("invocation_params") or {}
         ls_model = (metadata or {}).get("ls_model_name")
         name = _name(serialized, kwargs)
-        call = self._gate.model_call(prompts, params, metadata=metadata, ls_model=ls_model, name=name, chat=False)
+        call = self._gate.model_call(
+            prompts,
+            params,
+            metadata=metadata,
+            above=self._open.named_above(parent_run_id),
+            ls_model=ls_model,
+            name=name,
+            chat=False,
+        )
         self._begin(call, run_id, parent_run_id, batch_size=kwargs.get("batch_size"))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -131,7 +150,9 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         if self._is_counted(run_id, metadata):
             return
         arguments = input_str if inputs is None else inputs
-        call = self._gate.tool_call(_name(serialized, kwargs), arguments, metadata=metadata)
+        call = self._gate.tool_call(
+            _name(serialized, kwargs), arguments, metadata=metadata, above=self._open.named_above(parent_run_id)
+        )
         self._begin(call, run_id, parent_run_id, tool_call_id=kwargs.get("tool_call_id"))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -153,7 +174,13 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
     ) -> None:
         if self._is_counted(run_id, metadata):
             return
-        call = self._gate.tool_call(_name(serialized, kwargs), query, metadata=metadata, kind=RETRIEVER)
+        call = self._gate.tool_call(
+            _name(serialized, kwargs),
+            query,
+            metadata=metadata,
+            above=self._open.named_above(parent_run_id),
+            kind=RETRIEVER,
+        )
         self._begin(call, run_id, parent_run_id)
 
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -165,9 +192,18 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
     # --- chains, only to know when nothing below can still be running
 
     def on_chain_start(
-        self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        self._open.chain_began(run_id, parent_run_id)
+        above = self._open.named_above(parent_run_id)
+        self._open.chain_began(run_id, parent_run_id, named(metadata, above) if metadata else above)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._open.chain_ended(run_id)
@@ -177,9 +213,9 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
 
     # --- inside
 
-    def _is_counted(self, run_id: UUID, metadata: Mapping[str, Any] | None) -> bool:
+    def _is_counted(self, run_id: UUID, metadata: Mapping[str, Any] | None, size: int = 1) -> bool:
         """True where the called object guards itself, or another handler of this authority has the call."""
-        return is_governed(metadata, self.authority) or run_id in self._open
+        return run_id in self._open or self._gate.vouchers.cover(run_id, metadata, size)
 
     def _begin(
         self, call: Call, run_id: UUID, parent_run_id: UUID | None, *, batch_size: int | None = None, **facts: Any
@@ -191,6 +227,17 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
             raise
         self._open.begin(run_id, parent_run_id, self._gate, call, permit)
         self._open.joins_batch(run_id, batch_size or 1)
+
+    def _tell_of_retries(self, serialized: Mapping[str, Any] | None) -> None:
+        """Once: no callback tells of them, and the model itself cannot be reached from here."""
+        made_by: list[str] = (serialized or {}).get("id") or []
+        settings = (serialized or {}).get("kwargs") or {}
+        if "openai" in made_by and settings.get("max_retries") != 0:
+            self._told_of_retries = True
+            log.warning(
+                "%s tries again by itself, and what that costs is not seen: give it max_retries=0, or use guard(model)",
+                made_by[-1],
+            )
 
     def _check(self, run_id: UUID) -> None:
         """A killed stream ends at its next token."""

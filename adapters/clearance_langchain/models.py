@@ -8,7 +8,6 @@ from contextlib import (
     AbstractContextManager,
     aclosing,
     closing,
-    contextmanager,
     nullcontext,
 )
 from contextvars import ContextVar
@@ -18,14 +17,17 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables.config import var_child_runnable_config
 
 from clearance.guard import Permit
+from clearance.model.subject import Subject
 from clearance_langchain.capping import cap_name, capped
 from clearance_langchain.errors import fitting
 from clearance_langchain.gate import Call, Gate
-from clearance_langchain.usage import Streamed, reported
+from clearance_langchain.opencalls import open_calls_of
+from clearance_langchain.usage import Streamed, answered
+from clearance_langchain.vouching import VOUCHER
 
 GATE = "_clearance_gate"
 """Where a guarded object keeps its gate: in its own dict, so that copies of it stay guarded."""
@@ -57,7 +59,10 @@ def guarding_hooks(base: type[BaseChatModel]) -> dict[str, Any]:
         "_astream": _astream,
     }
     own = {name: getattr(base, name) for name in made if getattr(base, name) is not getattr(BaseChatModel, name)}
-    return {name: _disguised(made[name](hook), hook) for name, hook in own.items()}
+    hooks: dict[str, Any] = {name: _disguised(made[name](hook), hook) for name, hook in own.items()}
+    hooks["_get_ls_params_with_defaults"] = _vouching(base._get_ls_params_with_defaults)
+    hooks["lc_id"] = classmethod(_refusing_id(base))
+    return hooks
 
 
 NATIVE_EVENT_HOOKS = ("_stream_chat_model_events", "_astream_chat_model_events")
@@ -72,6 +77,28 @@ def _disguised(guarding: Any, hook: Hook) -> Hook:
     return made
 
 
+def _vouching(hook: Hook) -> Hook:
+    """The one thing that LangChain asks the model at the beginning of each call, for the handlers' metadata."""
+
+    @wraps(hook)
+    def _get_ls_params_with_defaults(self: BaseChatModel, *args: Any, **kwargs: Any) -> Any:
+        params = hook(self, *args, **kwargs)
+        params[VOUCHER] = gate_of(self).vouchers.issue()
+        return params
+
+    return _get_ls_params_with_defaults
+
+
+def _refusing_id(base: type[BaseChatModel]) -> Callable[[Any], list[str]]:
+    """`loads` refuses what it cannot find: else it would make a plain model out of a guarded one. The last part stays
+    the name of the class, which is all that traces show."""
+
+    def lc_id(cls: Any) -> list[str]:
+        return ["clearance_langchain", "guarded", *base.lc_id()]
+
+    return lc_id
+
+
 def _generate(hook: Hook) -> Hook:
     def _generate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         if _is_inside(self):
@@ -80,8 +107,11 @@ def _generate(hook: Hook) -> Hook:
             call = _call(self, messages, args, kwargs)
             with gate_of(self).open(call, can_cap=_can_cap(self)) as permit:
                 kwargs = _capped(self, permit, call, kwargs)
-                with _within(self):
+                token = _inside.set(id(self))
+                try:
                     result = _result(hook(self, messages, *args, **kwargs))
+                finally:
+                    _inside.reset(token)
                 _note(self, permit, call, result)
                 return result
 
@@ -96,8 +126,11 @@ def _agenerate(hook: Hook) -> Hook:
             call = _call(self, messages, args, kwargs)
             async with await gate_of(self).aopen(call, can_cap=_can_cap(self)) as permit:
                 kwargs = _capped(self, permit, call, kwargs)
-                with _within(self):
+                token = _inside.set(id(self))
+                try:
                     result = _result(await hook(self, messages, *args, **kwargs))
+                finally:
+                    _inside.reset(token)
                 _note(self, permit, call, result)
                 return result
 
@@ -117,8 +150,11 @@ def _stream(hook: Hook) -> Hook:
                 kwargs = _capped(self, permit, call, kwargs)
                 with _closing(hook(self, messages, *args, **kwargs)) as chunks:
                     while True:
-                        with _within(self):
+                        token = _inside.set(id(self))
+                        try:
                             chunk = next(chunks, None)
+                        finally:
+                            _inside.reset(token)
                         if chunk is None:
                             break
                         _saw(self, permit, call, seen, chunk)
@@ -142,8 +178,11 @@ def _astream(hook: Hook) -> Hook:
                 kwargs = _capped(self, permit, call, kwargs)
                 async with _aclosing(hook(self, messages, *args, **kwargs)) as chunks:
                     while True:
-                        with _within(self):
+                        token = _inside.set(id(self))
+                        try:
                             chunk = await anext(chunks, None)
+                        finally:
+                            _inside.reset(token)
                         if chunk is None:
                             break
                         _saw(self, permit, call, seen, chunk)
@@ -164,16 +203,24 @@ def _call(model: BaseChatModel, messages: list[BaseMessage], args: tuple[Any, ..
     params = model._get_invocation_params(stop=stop, **rest)
     ls_model = None if params.get("model") else model._get_ls_params(stop=stop, **rest).get("ls_model_name")
     name = type(model).__name__
-    return gate_of(model).model_call(messages, params, metadata=_metadata(manager), ls_model=ls_model, name=name)
+    gate = gate_of(model)
+    metadata, above = _context(manager, gate)
+    return gate.model_call(messages, params, metadata=metadata, above=above, ls_model=ls_model, name=name)
 
 
-def _metadata(manager: Any) -> Mapping[str, Any] | None:
-    """The run's metadata; a plain `stream()` gives its hook no run manager, and the config around must do."""
+def _context(manager: Any, gate: Gate) -> tuple[Mapping[str, Any] | None, Subject | None]:
+    """The run's metadata, and whom the chains around have named where a handler has heard of them.
+
+    A plain `stream()` gives its hook no run manager, and the config around must do.
+    """
     if manager is not None:
-        found: Mapping[str, Any] | None = getattr(manager, "metadata", None)
-        return found
-    config = var_child_runnable_config.get()
-    return None if config is None else config.get("metadata")
+        metadata, parent = getattr(manager, "metadata", None), getattr(manager, "parent_run_id", None)
+    else:
+        config = var_child_runnable_config.get() or {}
+        metadata, parent = config.get("metadata"), getattr(config.get("callbacks"), "parent_run_id", None)
+    if parent is None or gate.subject is not None:
+        return metadata, None
+    return metadata, open_calls_of(gate.authority).named_above(parent)
 
 
 def _capped(model: BaseChatModel, permit: Permit, call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -186,8 +233,8 @@ def _can_cap(model: BaseChatModel) -> bool:
 
 
 def _note(model: BaseChatModel, permit: Permit, call: Call, result: ChatResult) -> None:
-    answer = LLMResult(generations=[list(result.generations)], llm_output=result.llm_output)
-    gate_of(model).note(permit, call, reported(answer))
+    answer = result.generations[0] if result.generations else None
+    gate_of(model).note(permit, call, answered(answer, result.llm_output))
 
 
 def _saw(model: BaseChatModel, permit: Permit, call: Call, seen: Streamed, chunk: ChatGenerationChunk) -> None:
@@ -213,12 +260,3 @@ def _aclosing(chunks: Any) -> AbstractAsyncContextManager[Any]:
 
 def _is_inside(model: BaseChatModel) -> bool:
     return _inside.get() == id(model)
-
-
-@contextmanager
-def _within(model: BaseChatModel) -> Iterator[None]:
-    token = _inside.set(id(model))
-    try:
-        yield
-    finally:
-        _inside.reset(token)

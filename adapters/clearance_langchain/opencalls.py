@@ -9,12 +9,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock, get_ident
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from clearance.authority.interface import Authority
 from clearance.guard import Permit
+from clearance.model.subject import Subject
+from clearance_langchain.frames import manager_around
 from clearance_langchain.gate import Call, Gate
 
 log = logging.getLogger("clearance.langchain")
@@ -35,11 +37,19 @@ class OpenCall:
     on_task_end: Any = None
     batch: Batch | None = None
     streaming: bool = False
+    manager: ref[Any] | None = None
 
     def finish(self, error: BaseException | None) -> None:
         if self.task is not None and self.on_task_end is not None:
             self.task.remove_done_callback(self.on_task_end)
         self.permit.finish(self.gate.outcome(self.permit, self.call, error))
+
+
+class Chain(NamedTuple):
+    """A chain run: the outermost that it belongs to, and whom the metadata of the chains down to it has named."""
+
+    root: UUID
+    subject: Subject | None
 
 
 @dataclass(slots=True)
@@ -59,7 +69,7 @@ class OpenCalls:
     """Keyed by LangChain's run id; settles each call once, whichever end comes first. Thread-safe."""
 
     _calls: dict[UUID, OpenCall] = field(default_factory=dict)
-    _roots: OrderedDict[UUID, UUID] = field(default_factory=OrderedDict)
+    _chains: OrderedDict[UUID, Chain] = field(default_factory=OrderedDict)
     _beginning: dict[tuple[int, int], Batch] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -79,6 +89,8 @@ class OpenCalls:
         if task is not None:
             opened.task, opened.on_task_end = task, partial(self._task_ended, run_id)
             task.add_done_callback(opened.on_task_end)
+            manager = manager_around()
+            opened.manager = None if manager is None else ref(manager, partial(self._manager_gone, run_id))
 
     # --- batches
 
@@ -124,29 +136,38 @@ class OpenCalls:
     def _task_ended(self, run_id: UUID, task: asyncio.Task[Any]) -> None:
         """A cancelled `ainvoke` ends without any event; its task does not.
 
-        Chains read a stream with a task for each chunk: the end of one that did not fail says nothing about the stream.
+        Chains read a stream with a task for each chunk, and completion models tell of their start in a task of its own:
+        the end of one that did not fail says nothing about the call.
         """
         cancelled = task.cancelled()
         opened = self.get(run_id)
-        if opened is None or (opened.streaming and not cancelled and task.exception() is None):
+        lives_on = opened is not None and (opened.streaming or (not opened.call.chat and opened.manager is not None))
+        if opened is None or (lives_on and not cancelled and task.exception() is None):
             return
         if self.pop(run_id) is not None:
             opened.finish(asyncio.CancelledError() if cancelled else EndUnknown())
 
+    def _manager_gone(self, run_id: UUID, _: object) -> None:
+        """The call is over, and nothing was told: it was cancelled inside a task that lives on."""
+        opened = self.pop(run_id)
+        if opened is not None and opened.task is not None:
+            opened.task.remove_done_callback(opened.on_task_end)
+            opened.permit.finish_later(opened.gate.outcome(opened.permit, opened.call, asyncio.CancelledError()))
+
     # --- chains
 
-    def chain_began(self, run_id: UUID, parent: UUID | None) -> None:
-        root = self.root_of(run_id, parent)
+    def chain_began(self, run_id: UUID, parent: UUID | None, subject: Subject | None) -> None:
+        chain = Chain(self.root_of(run_id, parent), subject)
         with self._lock:
-            self._roots[run_id] = root
-            if len(self._roots) > MAX_CHAINS:
-                self._roots.popitem(last=False)
+            self._chains[run_id] = chain
+            if len(self._chains) > MAX_CHAINS:
+                self._chains.popitem(last=False)
 
     def chain_ended(self, run_id: UUID) -> None:
         """When the outermost chain is over nothing inside it can still run: the one event that never fails to come."""
         with self._lock:
-            root = self._roots.pop(run_id, None)
-        if root != run_id:
+            chain = self._chains.pop(run_id, None)
+        if chain is None or chain.root != run_id:
             return
         for left in [key for key, opened in list(self._calls.items()) if opened.root == run_id]:
             opened = self.pop(left)
@@ -156,7 +177,12 @@ class OpenCalls:
     def root_of(self, run_id: UUID, parent: UUID | None) -> UUID:
         if parent is None:
             return run_id
-        return self._roots.get(parent, parent)
+        chain = self._chains.get(parent)
+        return parent if chain is None else chain.root
+
+    def named_above(self, parent: UUID | None) -> Subject | None:
+        chain = None if parent is None else self._chains.get(parent)
+        return None if chain is None else chain.subject
 
 
 _books: WeakKeyDictionary[Authority, OpenCalls] = WeakKeyDictionary()

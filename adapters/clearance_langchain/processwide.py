@@ -37,9 +37,10 @@ class ProcessHandler(ClearanceCallbackHandler):
 def govern_process(authority: Authority, subject: Subject | None = None, **options: Unpack[Options]) -> None:
     """From now on every LangChain call of this process, in any thread and with any callbacks, asks `authority`.
 
-    The same as setting CLEARANCE_LANGCHAIN=1 where `clearance_langchain` is imported, but with an authority of your
-    own. A call that another handler or a guard of the same authority counts is not counted again. The variable is set
-    by this, so child processes that import `clearance_langchain` are governed too, by what `clearance.connect()` opens.
+    The same as setting CLEARANCE_LANGCHAIN=1 where `clearance_langchain` is imported, or as running the program with
+    `python -m clearance_langchain program.py`, but with an authority of your own. A call that another handler or a
+    guard of the same authority counts is not counted again. The variable is set by this, so child processes that import
+    `clearance_langchain` are governed too, by what `clearance.connect()` opens.
     """
     with _place.lock:
         _place.handler = _made(authority, subject, options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -12,26 +13,52 @@ from pydantic import ValidationError
 
 from clearance.authority.interface import Authority
 from clearance.errors import ClearanceError
-from clearance.guard.context import current_run, current_subject
+from clearance.guard.context import acting_as, current_run, current_subject
 from clearance.model.subject import LEVELS, Subject
 
 log = logging.getLogger("clearance.langchain")
+_NAMES = frozenset({"subject", *LEVELS})
 
 
 def resolve(
-    explicit: Subject | None, authority: Authority, metadata: Mapping[str, Any] | None = None
+    explicit: Subject | None,
+    authority: Authority,
+    metadata: Mapping[str, Any] | None = None,
+    above: Subject | None = None,
 ) -> Subject | None:
     """The first that is there: `explicit`; `acting_as` or the run; `runtime.context`; `configurable`; metadata.
 
     In the last three a subject is an entry `subject` (a Subject or a mapping of levels) or entries named after the
-    levels, `tenant` at least. Code inside an agent can write metadata, so where one of the other four has named the
-    subject it only narrows it: it adds levels below the deepest one, and cannot change what is there. None when nobody
-    is named.
+    levels, `tenant` at least. Code inside an agent can write metadata, so where somebody has named the subject before
+    it only narrows it: it adds levels below the deepest one, and cannot change what is there. Metadata of the chain
+    around goes before that of the call, and `above`, which the outermost chains have named, before both. None when
+    nobody is named.
     """
-    known = explicit or _in_force(authority) or _of(_runtime_context()) or _of(_configurable())
+    known = explicit or _in_force(authority)
+    if known is None:
+        config = var_child_runnable_config.get() or {}
+        outer = config.get("metadata")
+        known = _of(_runtime_context()) or _of(config.get("configurable")) or above or _of(outer)
+        if known is not None and outer:
+            known = _narrowed(known, outer)
     if known is None:
         return _of(metadata)
     return _narrowed(known, metadata) if metadata else known
+
+
+def named(metadata: Mapping[str, Any], above: Subject | None) -> Subject | None:
+    """Whom the metadata of a chain names, under what the chains above it have named."""
+    return _of(metadata) if above is None else _narrowed(above, metadata)
+
+
+@contextmanager
+def pinned(explicit: Subject | None, authority: Authority, found: Subject | None) -> Iterator[None]:
+    """Whom the config has named acts for all that is inside, whatever config comes up there."""
+    if found is None or explicit is not None or _in_force(authority) is not None:
+        yield
+        return
+    with acting_as(found):
+        yield
 
 
 def _in_force(authority: Authority) -> Subject | None:
@@ -49,11 +76,6 @@ def _runtime_context() -> object:
         return getattr(module.get_runtime(), "context", None)
     except Exception:  # outside of a graph it raises, with different types over the versions
         return None
-
-
-def _configurable() -> object:
-    config = var_child_runnable_config.get()
-    return None if config is None else config.get("configurable")
 
 
 def _of(source: object) -> Subject | None:
@@ -89,6 +111,8 @@ def _narrowed(known: Subject, metadata: Mapping[str, Any]) -> Subject:
 
     A level in between would make other scopes, and so leave out a budget that holds now.
     """
+    if _NAMES.isdisjoint(metadata):
+        return known
     found = _levels(metadata)
     if isinstance(found, Subject):
         found = {level: value for level in LEVELS if (value := getattr(found, level))}

@@ -59,6 +59,10 @@ class Asked:
         return prices.estimate(self.model, self.prompt_bytes, self.max_output_tokens, n=self.n)
 
 
+_REPLACING = ("model", "models", "messages", "input", "tools", "functions")
+"""What goes over the wire last and in place of what was priced, estimated and held to the caps."""
+
+
 def asked(
     prompt: Iterable[BaseMessage | str],
     params: Mapping[str, Any],
@@ -68,9 +72,12 @@ def asked(
     """Read a call from its prompt and its invocation parameters.
 
     Parameters can hold several names of the output cap, and which one reaches the provider depends on the model's
-    class and API: the highest counts, so that the estimate is one.
+    class and API: the highest counts, so that the estimate is one. Raises InvalidRequest for an `extra_body` that makes
+    it another request than this one.
     """
     extra = params.get("extra_body")
+    if isinstance(extra, Mapping):
+        _refuse_replacing(extra)
     settings = {**params, **extra} if isinstance(extra, Mapping) else dict(params)
     size, audio = 0, "audio" in (settings.get("modalities") or ())
     for message in prompt:
@@ -88,6 +95,16 @@ def asked(
         audio=audio,
         service_tier="" if tier in _ORDINARY_TIERS else str(tier),
     )
+
+
+def _refuse_replacing(extra: Mapping[str, Any]) -> None:
+    found = [name for name in _REPLACING if name in extra]
+    if found:
+        raise InvalidRequest(
+            "extra_body",
+            f"{', '.join(found)} in it would replace what was asked for",
+            "the same as an argument of its own",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +156,16 @@ def reported(result: LLMResult, *, chat: bool = True) -> Reported:
         facts = said.get("token_usage")
         return Reported(facts if isinstance(facts, Mapping) else None, said.get("model_name"), "openai")
     answer = result.generations[0][0] if result.generations and result.generations[0] else None
+    return answered(answer, result.llm_output)
+
+
+def answered(answer: Any, llm_output: Mapping[str, Any] | None) -> Reported:
+    """What one answer of a chat model says."""
     if not isinstance(answer, ChatGeneration):
         return Reported(None)
     found = getattr(answer.message, "usage_metadata", None)
     # LangChain gathers these on the message only after the provider's hook has returned.
-    places = (answer.message.response_metadata, answer.generation_info or {}, result.llm_output or {})
+    places = (answer.message.response_metadata, answer.generation_info or {}, llm_output or {})
     served = next((name for place in places if (name := place.get("model_name"))), None)
     # A copy: LangChain's cache changes the object in place when it replays it.
     return Reported(dict(found) if found else None, served)

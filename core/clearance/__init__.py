@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from clearance.errors import (
     AlreadyExists,
+    ApprovalRequired,
     AuthorityUnavailable,
+    BadAnswer,
     BudgetClosed,
     BudgetExceeded,
     BudgetFrozen,
@@ -101,8 +103,10 @@ __all__ = [
     "Action",
     "AlreadyExists",
     "Amount",
+    "ApprovalRequired",
     "Authority",
     "AuthorityUnavailable",
+    "BadAnswer",
     "Balance",
     "BudgetClosed",
     "BudgetExceeded",

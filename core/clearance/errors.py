@@ -15,6 +15,7 @@
     │   │   ├── Killed
     │   │   └── Paused
     │   ├── CapsViolated                     the caps of the answer forbid this action
+    │   ├── ApprovalRequired                 the caps want a person's yes for this tool, and nobody has given it
     │   ├── SubjectMissing                   nobody said who acts
     │   └── PriceUnknown                     the model has no price and the policy is to deny
     ├── Conflict                             the reservation cannot do this any more
@@ -24,12 +25,13 @@
     │   ├── MaxExtensionsExceeded                                                       409
     │   └── AlreadyExists                    a budget that is there already             409
     ├── LimitExceeded                        a queue or payload limit of ours           429 LIMIT_EXCEEDED
+    ├── BadAnswer                            a server answered, but not in the protocol 502 BAD_ANSWER
     └── AuthorityUnavailable (ConnectionError)   nobody could decide: an outage, not a denial
         └── StoreError                       the ledger's file or database
             ├── StoreCorrupt, StoreFull, StoreReadOnly, StoreUnsafe, StoreVersion
 
 Codes and statuses are those of the Cycles protocol, v0.1.25, section "Errors" (the reason codes KILLED, PAUSED,
-CAPS_VIOLATED, SUBJECT_MISSING and PRICE_UNKNOWN are ours; the protocol's list of reasons is open).
+CAPS_VIOLATED, APPROVAL_REQUIRED, SUBJECT_MISSING and PRICE_UNKNOWN are ours; the protocol's list of reasons is open).
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AlreadyExists",
+    "ApprovalRequired",
     "AuthorityUnavailable",
+    "BadAnswer",
     "BudgetClosed",
     "BudgetExceeded",
     "BudgetFrozen",
@@ -212,6 +216,15 @@ class CapsViolated(Denied):
     code = "CAPS_VIOLATED"
 
 
+class ApprovalRequired(Denied):
+    """A person must approve this tool call first: ask one, then try again with `approved_by=`.
+
+    `details` carries `tool`, the tool's name.
+    """
+
+    code = "APPROVAL_REQUIRED"
+
+
 class SubjectMissing(Denied):
     code = "SUBJECT_MISSING"
 
@@ -249,6 +262,13 @@ class AlreadyExists(Conflict):
 class LimitExceeded(ClearanceError):
     code = "LIMIT_EXCEEDED"
     status = 429
+
+
+class BadAnswer(ClearanceError):
+    """The server answered, but not in the protocol. Nobody knows whether the request took effect."""
+
+    code = "BAD_ANSWER"
+    status = 502
 
 
 class AuthorityUnavailable(ClearanceError, ConnectionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,11 +50,48 @@ def test_completion_models_through_the_handler(make_world: Callable[..., World])
     model.generate(["a", "b", "c"], callbacks=config["callbacks"])  # type: ignore[arg-type]
     assert world.spent() == 4 * (3 * PER_TOKEN + 20 * PER_TOKEN)
     world.run(model.ainvoke("hi", config))  # type: ignore[arg-type]
+    assert world.spent() == 5 * (3 * PER_TOKEN + 20 * PER_TOKEN)
     world.authority.kill("tenant:acme", reason="test")
     for call in (lambda: model.invoke("hi", config), lambda: world.run(model.ainvoke("hi", config))):  # type: ignore[arg-type]
         with pytest.raises(Denied):
             call()
     assert model.calls == 3
+
+
+@pytest.mark.parametrize("end", ["cancelled", "timed out in a task that lives on"])
+def test_an_async_completion_that_does_not_end_is_charged_as_estimated(
+    make_world: Callable[..., World], end: str
+) -> None:
+    world = make_world(budget="100")
+
+    class Endless(Completing):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+            await asyncio.sleep(60)
+            raise AssertionError("never")
+
+    async def work() -> None:
+        call = Endless().ainvoke("hi", {"callbacks": [world.handler(prices=BOOK)]})
+        if end == "cancelled":
+            task = asyncio.ensure_future(call)
+            await world.soon(lambda: world.open() == 1)
+            task.cancel()
+            await asyncio.wait([task])
+            return
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await call
+        await world.soon(lambda: world.open() == 0)
+
+    world.run(work())
+    world.until(lambda: world.open() == 0)
+    assert world.spent() == world.only().estimate
+
+
+def test_several_completions_at_once_are_counted_once_each(make_world: Callable[..., World]) -> None:
+    world = make_world(budget="100")
+    world.run(Completing().agenerate(["a", "b", "c"], callbacks=[world.handler(prices=BOOK)]))
+    assert len(world.all("COMMITTED")) == 3
+    assert world.spent() == 3 * (3 * PER_TOKEN + 20 * PER_TOKEN)
 
 
 def test_a_completion_model_beside_another_inline_handler_is_still_blocked(world: World) -> None:

@@ -54,6 +54,12 @@ def test_a_killed_scope_embeds_nothing(world: World, embeddings: OpenAIEmbedding
     assert world.requests == 0
 
 
+def test_the_public_list_prices_openais_embeddings(world: World, embeddings: OpenAIEmbeddings) -> None:
+    guard_embeddings(embeddings, world.authority, ACME, prices=PriceBook()).embed_query("hello")
+    (request,) = world.sim.requests
+    assert world.spent() == world.only().estimate >= request.usage.input_tokens * 2 > 0
+
+
 def test_the_budget_and_the_subject_hold(make_world: Callable[..., World], embeddings: OpenAIEmbeddings) -> None:
     world = make_world(budget="0.00000001")
     with pytest.raises(BudgetExceeded):

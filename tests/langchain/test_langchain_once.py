@@ -136,6 +136,40 @@ def test_the_environment_variable_alone_governs_a_process(world: World, tmp_path
     assert "PriceUnknown" in done.stderr or "SubjectMissing" in done.stderr
 
 
+PROGRAM = """
+import sys
+from langchain_core.language_models import FakeListLLM
+print(sys.argv[1:], __name__)
+FakeListLLM(responses=['x']).invoke('hi')
+print('it ran')
+"""
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_a_program_that_knows_nothing_of_it_can_be_governed(world: World, tmp_path: Any, as_module: bool) -> None:
+    (tmp_path / "agent.py").write_text(PROGRAM)
+    env = {
+        **os.environ,
+        "CLEARANCE_URL": str(tmp_path / "ledger.db"),
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)]),
+    }
+    what = ["-m", "agent"] if as_module else [str(tmp_path / "agent.py")]
+    command = [sys.executable, "-m", "clearance_langchain", *what, "--flag", "x"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout == "['--flag', 'x'] __main__\n"
+    assert "PriceUnknown" in done.stderr or "SubjectMissing" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "usage:"), (["nothing.py"], "nothing.py: no such file")])
+def test_without_a_program_it_says_how(arguments: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "clearance_langchain", *arguments]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(said)
+
+
 # --- what guard takes and gives
 
 
@@ -149,7 +183,7 @@ def test_guarded_objects_keep_their_class_and_are_copies(world: World) -> None:
     assert not is_guarded(tool)
     assert is_guarded(copy.copy(guarded))
     assert is_guarded(guarded.model_copy(update={"temperature": 1}))
-    assert guarded.lc_id() == model.lc_id()
+    assert guarded.lc_id()[-1] == model.lc_id()[-1]
     assert guarded._llm_type == model._llm_type
 
 

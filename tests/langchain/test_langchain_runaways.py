@@ -147,7 +147,7 @@ def test_threads_never_overspend(make_world: Callable[..., World]) -> None:
     assert world.spent() == world.cost <= usd("0.01").amount
 
 
-@pytest.mark.parametrize(("how", "agents"), [("guard", 500), ("handler", 150)])
+@pytest.mark.parametrize(("how", "agents"), [("guard", 500), ("handler", 500)])
 def test_many_agents_a_third_of_them_cancelled(make_world: Callable[..., World], how: str, agents: int) -> None:
     def thinks(request: ScriptedRequest) -> Reply:
         return Reply(text="done " * 5, delay_ms=random.Random(request.number).randrange(1, 120))

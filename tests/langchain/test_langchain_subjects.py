@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 from langchain_world import World
 
 from clearance.errors import InvalidRequest, SubjectMissing
@@ -141,6 +142,43 @@ def test_metadata_of_the_models_constructor_cannot_change_the_tenant(two: World,
     with acting_as(Subject(tenant="acme")):
         model.invoke("hi", {"callbacks": callbacks})
     assert scope(two) == "tenant:acme"
+
+
+@by_how
+@pytest.mark.parametrize("place", ["metadata", "configurable"])
+def test_an_inner_call_cannot_change_the_tenant_that_the_outer_config_has_named(
+    two: World, how: str, place: str
+) -> None:
+    model, callbacks = governed(two, how)
+
+    def step(_: Any) -> Any:
+        return model.invoke(
+            "hi", {"metadata": {"tenant": "globex", "agent": "x"}, "configurable": {"tenant": "globex"}}
+        )
+
+    RunnableLambda(step).invoke("hi", {"callbacks": callbacks, place: {"tenant": "acme"}})  # type: ignore[misc]
+    assert scope(two) == "tenant:acme/agent:x"
+
+
+@pytest.mark.parametrize("how", ["handler", "both"])
+def test_nor_can_a_chain_in_between(two: World, how: str) -> None:
+    model, callbacks = governed(two, "handler")
+    model = two.guard(model, None) if how == "both" else model
+    inner = RunnableLambda(lambda _: model.invoke("hi")).with_config(metadata={"tenant": "globex", "agent": "x"})
+    outer = RunnableLambda(lambda _: inner.invoke("hi"))
+    outer.invoke("hi", {"callbacks": callbacks or [two.handler(None)], "metadata": {"tenant": "acme"}})
+    assert scope(two) == "tenant:acme/agent:x"
+
+
+def test_nor_can_an_agent_inside_a_guarded_tool(two: World) -> None:
+    model = two.guard(two.model(), None)
+    inner = two.agent(model)
+    ask = two.guard(
+        two.tool("ask", lambda word: str(inner.invoke({"messages": word}, {"metadata": {"tenant": "globex"}}))), None
+    )
+    ask.invoke({"word": "hi"}, {"metadata": {"tenant": "acme"}})
+    assert {it.scope_path for it in two.all()} == {"tenant:acme"}
+    assert (two.requests, len(two.all())) == (1, 2)
 
 
 @by_how

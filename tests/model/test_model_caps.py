@@ -56,6 +56,8 @@ def test_a_rule_applies_always_or_below_its_share(
         ({"tool_allowlist": ("a",)}, {"tool_denylist": ("a",)}, {"tool_allowlist": (NO_TOOL,)}),
         ({"models": ("big", "small")}, {"models": ("small", "big")}, {"models": ("big", "small")}),
         ({"models": ("big",)}, {"models": ("small",)}, {"models": (NO_TOOL,)}),
+        ({"approval_tools": ("b", "a*")}, {"approval_tools": ("b",)}, {"approval_tools": ("a*", "b")}),
+        ({"approval_tools": ("b",)}, {}, {"approval_tools": ("b",)}),
     ],
 )
 def test_the_tightest_of_all_caps_holds(first: dict[str, Any], second: dict[str, Any], merged: dict[str, Any]) -> None:
@@ -79,6 +81,38 @@ def test_a_share_is_a_whole_percentage(percent: Any) -> None:
 def test_bad_caps_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         Caps(**fields)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("pay", ["pay"], ["pays", "PAY", "", "xpay"]),
+        ("pay_*", ["pay_", "pay_x", "pay_x_y"], ["pay", "repay_x"]),
+        ("*mail*", ["mail", "send_mail", "mails"], ["male"]),
+        ("*", ["x", ""], []),
+        ("a[b]?", ["a[b]?"], ["ab", "abx", "a[b]x"]),
+        ("a[b]*", ["a[b]", "a[b]c"], ["ab", "abc"]),
+    ],
+)
+def test_a_star_stands_for_any_text_and_nothing_else_does(pattern: str, matching: list[str], others: list[str]) -> None:
+    caps = Caps(approval_tools=(pattern,))
+    assert all(caps.needs_approval(name) for name in matching)
+    assert not any(caps.needs_approval(name) for name in others)
+
+
+@pytest.mark.parametrize(
+    ("caps", "told"),
+    [
+        ({"models": ("a",), "max_tokens": 5}, {"max_tokens": 5}),
+        ({"approval_tools": ("a", "b")}, {"tool_denylist": ["a", "b"]}),
+        ({"approval_tools": ("us*",), "tool_denylist": ("z",)}, {"tool_denylist": ["used", "z"]}),
+        ({"approval_tools": ("other*",)}, {}),
+        ({"approval_tools": ("us*",), "tool_allowlist": ("used", "x")}, {"tool_allowlist": ["x"]}),
+        ({"approval_tools": ("*",), "tool_allowlist": ("used", "x")}, {"tool_allowlist": [NO_TOOL]}),
+    ],
+)
+def test_a_client_of_the_protocol_is_denied_what_needs_an_approval(caps: dict[str, Any], told: dict[str, Any]) -> None:
+    assert Caps(**caps).of_the_protocol("used").wire == told
 
 
 def test_only_what_is_set_goes_over_the_wire() -> None:

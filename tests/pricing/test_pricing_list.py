@@ -13,7 +13,8 @@ import pytest
 from genai_prices import types
 from genai_prices.data_snapshot import get_snapshot
 
-from clearance.pricing import Usage, genai, price
+from clearance.errors import PriceUnknown
+from clearance.pricing import PriceBook, Usage, genai, price
 from clearance.pricing.listed import list_price
 from clearance.pricing.rates import PER_TOKEN
 
@@ -178,6 +179,17 @@ def test_listed_without_a_price_by_tokens(model: str) -> None:
     with pytest.raises(genai.Unpriced) as error:
         genai.find(model, "openai", DAY)
     assert error.value.code == "PRICE_UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("model", "input_usd"),
+    [("text-embedding-3-small", "0.02"), ("text-embedding-3-large", "0.13"), ("text-embedding-ada-002", "0.10")],
+)
+def test_a_model_that_its_makers_pattern_misses_is_found_by_its_exact_name(model: str, input_usd: str) -> None:
+    explained = PriceBook().explain(model)
+    assert (explained["provider"], explained["rates"]["input"]) == ("openai", input_usd)
+    with pytest.raises(PriceUnknown):
+        PriceBook().rates(model + "-next")
 
 
 def test_service_tiers_cost_what_the_package_says() -> None:

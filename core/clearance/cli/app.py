@@ -10,7 +10,21 @@ from typing import Any
 
 import typer
 
-from clearance.cli import budgets, changes, checks, controls, overview, records, servers
+from clearance.cli import (
+    budgets,
+    changes,
+    checks,
+    controls,
+    hosts,
+    journal,
+    keys,
+    openclaw,
+    overview,
+    records,
+    servers,
+    tenants,
+    webhooks,
+)
 from clearance.cli.output import complain, fail, forgiving, hang_up
 from clearance.cli.session import ConfigOption, JsonOption, LedgerOption, Session
 from clearance.errors import ClearanceError
@@ -51,6 +65,12 @@ records.register(app)
 controls.register(app)
 checks.register(app)
 servers.register(app)
+hosts.register(app)
+openclaw.register(app)
+tenants.register(app)
+keys.register(app)
+webhooks.register(app)
+journal.register(app)
 
 
 def run(arguments: list[str]) -> int:

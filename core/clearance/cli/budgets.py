@@ -13,6 +13,7 @@ from clearance.cli import facts, views
 from clearance.cli.options import (
     AllowTool,
     AmountText,
+    ApproveTool,
     Below,
     Cooldown,
     DenyTool,
@@ -71,12 +72,13 @@ def set_budget(
     max_steps: MaxSteps = None,
     allow_tool: AllowTool = None,
     deny_tool: DenyTool = None,
+    approve_tool: ApproveTool = None,
     model: OnlyModel = None,
     cooldown: Cooldown = None,
     no_caps: NoCaps = False,
 ) -> None:
     """Make a budget, or change one: what is not given stays, and so does what was spent and is held."""
-    rule = _rule(below, max_tokens, max_steps, allow_tool, deny_tool, model, cooldown)
+    rule = _rule(below, max_tokens, max_steps, allow_tool, deny_tool, approve_tool, model, cooldown)
     if rule and no_caps:
         raise InvalidRequest("no_caps", "does not go with other caps", "one of them")
     given: dict[str, Any] = {
@@ -98,12 +100,19 @@ def set_budget(
 
 
 def _rule(
-    below: Text, tokens: int | None, steps: int | None, allow: Names, deny: Names, models: Names, cooldown: Text
+    below: Text,
+    tokens: int | None,
+    steps: int | None,
+    allow: Names,
+    deny: Names,
+    approve: Names,
+    models: Names,
+    cooldown: Text,
 ) -> dict[str, Any]:
     """The caps given, as an entry of `caps:`."""
     tools = {key: list(names) for key, names in (("allow", allow), ("deny", deny)) if names}
     rule: dict[str, Any] = {"below": below, "max_tokens": tokens, "max_steps_remaining": steps, "cooldown": cooldown}
-    rule |= {"models": models or None, "tools": tools or None}
+    rule |= {"models": models or None, "tools": tools or None, "approval_tools": approve or None}
     return {key: value for key, value in rule.items() if value is not None}
 
 

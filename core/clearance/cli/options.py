@@ -33,6 +33,9 @@ MaxTokens = Annotated[int | None, _option("--max-tokens", "Output tokens of a ca
 MaxSteps = Annotated[int | None, _option("--max-steps-remaining", "Steps left to a run.", _CAPS)]
 AllowTool = Annotated[Names, _option("--allow-tool", "Only these tools; repeat it.", _CAPS)]
 DenyTool = Annotated[Names, _option("--deny-tool", "Not these tools; repeat it.", _CAPS)]
+ApproveTool = Annotated[
+    Names, _option("--approve-tool", "These only with a person's approval; repeat it, * is any text.", _CAPS)
+]
 OnlyModel = Annotated[Names, _option("--model", "Only these models; repeat it.", _CAPS)]
 Cooldown = Annotated[Text, _option("--cooldown", "Wait between calls, such as 2s.", _CAPS)]
 NoCaps = Annotated[bool, _option("--no-caps", "Take all caps away.", _CAPS)]

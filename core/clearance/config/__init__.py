@@ -2,6 +2,11 @@
 
     ledger: sqlite:///budget.db          # relative to this file
     durability: settlements              # power, settlements or process
+    server:                              # of `clearance serve`; flags go first; the admin key is never in a file
+      port: 7878
+      admin_port: 7979
+      store: sqlite:///budget.db         # default: ledger
+      requests_per_second: 200
     prices:
       unknown: deny                      # deny, most_expensive, or a flat price in USD for each call such as "0.05"
       my-model: {input: "2.50", output: "10.00"}
@@ -28,6 +33,7 @@ from clearance.config.budgets import read_budget
 from clearance.config.file import SECTIONS, Config, here, load, parse
 from clearance.config.plan import Change, Plan, differences, plan, spec_of
 from clearance.config.problems import ConfigInvalid, Problem, Report
+from clearance.config.server import ServerOptions
 
 __all__ = [
     "SECTIONS",
@@ -37,6 +43,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Report",
+    "ServerOptions",
     "differences",
     "here",
     "load",

@@ -9,7 +9,7 @@ from clearance.config.problems import Path, Report, shown
 from clearance.errors import InvalidRequest
 from clearance.model.caps import Caps, CapsRule
 
-KEYS = ("below", "max_tokens", "models", "tools", "cooldown", "max_steps_remaining")
+KEYS = ("below", "max_tokens", "models", "tools", "cooldown", "max_steps_remaining", "approval_tools")
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h)", re.ASCII)
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _PERCENT = re.compile(r"([0-9]{1,3})%", re.ASCII)
@@ -31,8 +31,9 @@ def read_rule(report: Report, entry: Any, path: Path) -> CapsRule | None:
         return None
     before = len(report.found)
     fields = _tools(report, given.pop("tools", None), (*path, "tools"))
-    if given.get("models") is not None:
-        fields["models"] = _names(report, given["models"], (*path, "models"))
+    for name in ("models", "approval_tools"):
+        if given.get(name) is not None:
+            fields[name] = _names(report, given[name], (*path, name))
     below = _percent(report, given.get("below"), (*path, "below"))
     fields["cooldown_ms"] = _duration(report, given.get("cooldown"), (*path, "cooldown"))
     for name in ("max_tokens", "max_steps_remaining"):

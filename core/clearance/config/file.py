@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.authority.embedded import DURABILITY
 from clearance.config.budgets import read_budgets
 from clearance.config.document import MAX_BYTES, read
 from clearance.config.prices import read_prices
-from clearance.config.problems import ConfigInvalid, Problem, Report, shown
+from clearance.config.problems import ConfigInvalid, Problem, Report
+from clearance.config.server import ServerOptions, read_durability, read_server, read_url
 from clearance.errors import InvalidRequest
 from clearance.model.amount import Amount
 
 if TYPE_CHECKING:
     from clearance.pricing import PriceBook
 
-SECTIONS = ("ledger", "durability", "prices", "budgets")
+SECTIONS = ("ledger", "durability", "server", "prices", "budgets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,13 @@ class Config:
     Attributes:
         ledger: the URL or path as written, or None.
         prices: prices by model as written; unknown: the policy for other models.
+        server: what `clearance serve` is told, as far as the file says it.
     """
 
     file: str
     ledger: str | None = None
     durability: str = "settlements"
+    server: ServerOptions = field(default_factory=ServerOptions)
     prices: dict[str, Any] = field(default_factory=dict)
     unknown: str | Amount = "deny"
     budgets: tuple[BudgetSpec, ...] = ()
@@ -41,14 +43,25 @@ class Config:
     @property
     def ledger_url(self) -> str | None:
         """The ledger with a relative path taken from the folder of this file, not from where the program runs."""
-        if self.ledger is None:
-            return None
-        scheme, sep, rest = self.ledger.partition("://")
+        return None if self.ledger is None else self._url(self.ledger)
+
+    @property
+    def store_url(self) -> str | None:
+        """The ledger of the server: `server.store`, else `ledger`."""
+        return self.ledger_url if self.server.store is None else self._url(self.server.store)
+
+    @property
+    def admin_key_file(self) -> pathlib.Path | None:
+        named = self.server.admin_key_file
+        return None if named is None else self._beside(named)
+
+    def _url(self, written: str) -> str:
+        scheme, sep, rest = written.partition("://")
         if not sep:
-            return str(self._beside(self.ledger))
+            return str(self._beside(written))
         if scheme == "sqlite" and rest.startswith("/") and not rest.startswith("//") and len(rest) > 1:
             return f"sqlite:///{self._beside(rest[1:])}"
-        return self.ledger
+        return written
 
     def _beside(self, path: str) -> pathlib.Path:
         return pathlib.Path(self.file).absolute().parent / pathlib.Path(path).expanduser()
@@ -96,30 +109,13 @@ def _config(report: Report, value: Any, file: str) -> Config:
     prices, unknown = read_prices(report, given.get("prices"), ("prices",))
     return Config(
         file,
-        _ledger(report, given.get("ledger")),
-        _durability(report, given.get("durability")),
+        read_url(report, given.get("ledger"), ("ledger",)),
+        read_durability(report, given.get("durability"), ("durability",)) or "settlements",
+        read_server(report, given.get("server"), ("server",)),
         prices,
         unknown,
         read_budgets(report, given.get("budgets"), ("budgets",)),
     )
-
-
-def _ledger(report: Report, value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        report.refuse(("ledger",), f"{shown(value)} is not a URL", "sqlite:///path, memory:// or a file's path")
-        return None
-    return value.strip()
-
-
-def _durability(report: Report, value: Any) -> str:
-    if value is None:
-        return "settlements"
-    if value not in DURABILITY:
-        report.refuse(("durability",), f"{shown(value)} is unknown", ", ".join(DURABILITY))
-        return "settlements"
-    return str(value)
 
 
 def _text(path: pathlib.Path) -> str:

@@ -8,11 +8,15 @@ from typing import Any
 
 from clearance.authority.interface import DEFAULT_GRACE_MS, DEFAULT_TTL_MS, Authority, Metadata
 from clearance.errors import (
+    ApprovalRequired,
     AuthorityUnavailable,
+    BadAnswer,
     CapsViolated,
     ClearanceError,
     Conflict,
     Denied,
+    InvalidRequest,
+    LimitExceeded,
     NotFound,
     StoreError,
     SubjectMissing,
@@ -30,21 +34,43 @@ from clearance.model.account import OveragePolicy
 from clearance.model.action import Action
 from clearance.model.action import action as parse_action
 from clearance.model.amount import Amount, AmountLike, to_amount
+from clearance.model.caps import Caps
 from clearance.model.results import Decision
 from clearance.model.subject import DEFAULT_TENANT, Subject
 
 log = logging.getLogger("clearance.guard")
 
+MAX_APPROVER = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How to hold, whatever is held. Times in ms."""
+    """How to hold, whatever is held. Times in ms.
+
+    `approved_by` names the person who has approved this call; `tool` is the name of the tool that it uses, where the
+    action's kind does not say so (`tool.*` does).
+    """
 
     ttl_ms: int = DEFAULT_TTL_MS
     grace_period_ms: int = DEFAULT_GRACE_MS
     overage_policy: OveragePolicy | None = None
     observe: bool = False
     metadata: Metadata | None = None
+    approved_by: str | None = None
+    tool: str | None = None
+
+    def __post_init__(self) -> None:
+        who = self.approved_by
+        if who is not None and not (isinstance(who, str) and who.strip() and len(who) <= MAX_APPROVER):
+            raise InvalidRequest("approved_by", f"{str(who)[:40]!r} names nobody", f"1 to {MAX_APPROVER} characters")
+
+    @property
+    def kept(self) -> Metadata | None:
+        """What the reservation keeps of them."""
+        facts = {"mode": "observe"} if self.observe else {}
+        if self.approved_by is not None:
+            facts["approved_by"] = self.approved_by
+        return {**(self.metadata or {}), **facts} if facts else self.metadata
 
 
 @dataclass(slots=True)
@@ -63,14 +89,13 @@ class Wish:
     @property
     def reserve(self) -> Ask:
         terms = self.terms
-        metadata = {**(terms.metadata or {}), "mode": "observe"} if terms.observe else terms.metadata
         options: dict[str, Any] = {
             "ttl_ms": terms.ttl_ms,
             "grace_period_ms": terms.grace_period_ms,
             "overage_policy": terms.overage_policy,
             "run_id": None if self.run is None else self.run.id,
             "idempotency_key": self.key,
-            "metadata": metadata,
+            "metadata": terms.kept,
         }
         return Ask("reserve", (self.subject, self.action, self.estimate), options)
 
@@ -125,9 +150,9 @@ def admitting(wanted: Wish) -> Steps[Permit]:
         decision: Decision = yield wanted.reserve
     except ClearanceError as error:
         of_another_call(error)
-        if isinstance(error, AuthorityUnavailable) and not isinstance(error, StoreError):
-            _take_back_later(wanted)  # no answer: it may hold all the same
-        if wanted.terms.observe and isinstance(error, Denied | AuthorityUnavailable):
+        if isinstance(error, AuthorityUnavailable | BadAnswer) and not isinstance(error, StoreError):
+            _take_back_later(wanted)  # nobody knows: it may hold all the same
+        if wanted.terms.observe and isinstance(error, Denied | AuthorityUnavailable | BadAnswer | LimitExceeded):
             return _observed(wanted, error)
         raise
     except BaseException:
@@ -135,17 +160,27 @@ def admitting(wanted: Wish) -> Steps[Permit]:
         raise
     permit = _permit(wanted, decision, sent)
     try:
-        wanted.desk.caps.admit(wanted.place, wanted.action, decision.caps)
-    except CapsViolated as violated:
-        of_another_call(violated)
+        _keep_to(decision.caps, wanted)
+    except (CapsViolated, ApprovalRequired) as refused:
+        of_another_call(refused)
         if not wanted.terms.observe:
-            yield from permit.finishing(Release("CapsViolated"))
+            yield from permit.finishing(Release(type(refused).__name__))
             raise
-        log.warning("observed only: %s", violated)
+        log.warning("observed only: %s", refused)
     if wanted.run is not None:
         wanted.run.entered(permit)
     wanted.desk.scheduler.watch(permit)
     return permit
+
+
+def _keep_to(caps: Caps | None, wanted: Wish) -> None:
+    terms = wanted.terms
+    approved = terms.approved_by is not None
+    try:
+        wanted.desk.caps.admit(wanted.place, wanted.action, caps, tool=terms.tool, approved=approved)
+    except ApprovalRequired as needed:
+        needed.scope = wanted.subject.scope_path  # who asks for it, which a person must know, also inside a run
+        raise
 
 
 def _permit(wanted: Wish, decision: Decision, sent: float) -> Permit:
@@ -203,13 +238,16 @@ def open_permit(
     overage_policy: OveragePolicy | None = None,
     observe: bool = False,
     metadata: Metadata | None = None,
+    approved_by: str | None = None,
+    tool: str | None = None,
 ) -> Permit:
     """A permit without a guard around it, for adapters: end it with `finish`, or use it `with`.
 
-    Only a permit that is used `with` or `async with` has its task cancelled by a stop.
+    `approved_by` and `tool` are as in `Terms`. Only a permit that is used `with` or `async with` has its task cancelled
+    by a stop.
     Raises Denied, AuthorityUnavailable, InvalidRequest; then nothing is held.
     """
-    terms = Terms(ttl_ms, grace_period_ms, overage_policy, observe, metadata)
+    terms = Terms(ttl_ms, grace_period_ms, overage_policy, observe, metadata, approved_by, tool)
     return perform(authority, admitting(wish(authority, action, estimate, subject=subject, run=run, terms=terms)))
 
 
@@ -225,8 +263,10 @@ async def aopen_permit(
     overage_policy: OveragePolicy | None = None,
     observe: bool = False,
     metadata: Metadata | None = None,
+    approved_by: str | None = None,
+    tool: str | None = None,
 ) -> Permit:
     """`open_permit` with the async verbs."""
-    terms = Terms(ttl_ms, grace_period_ms, overage_policy, observe, metadata)
+    terms = Terms(ttl_ms, grace_period_ms, overage_policy, observe, metadata, approved_by, tool)
     wanted = wish(authority, action, estimate, subject=subject, run=run, terms=terms)
     return await aperform(authority, admitting(wanted))

@@ -10,7 +10,7 @@ from threading import Condition
 from typing import Any, NamedTuple
 
 from clearance.authority.interface import Authority
-from clearance.errors import AuthorityUnavailable
+from clearance.errors import AuthorityUnavailable, BadAnswer, ClearanceError, LimitExceeded
 from clearance.guard.steps import Steps, perform
 
 log = logging.getLogger("clearance.guard")
@@ -21,6 +21,21 @@ MAX_ATTEMPTS = 60
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 30.0
 _FLUSH_PAUSE_S = 0.05
+
+UNDECIDED = (AuthorityUnavailable, BadAnswer, LimitExceeded)
+"""An outage, an answer that cannot be read, and a limit: none of them is a refusal, so each is asked again."""
+
+
+def why(error: ClearanceError) -> str:
+    """For the log: these are three different things and look different there."""
+    if isinstance(error, LimitExceeded):
+        return "was put off by a limit"
+    return "got an answer that cannot be read" if isinstance(error, BadAnswer) else "got no answer"
+
+
+def _wait_s(error: ClearanceError, delay_s: float) -> float:
+    """Nothing is asked again before the time that a limit has named."""
+    return max(delay_s, (error.retry_after_ms or 0) / 1000)
 
 
 class Job(NamedTuple):
@@ -55,16 +70,17 @@ class Arrears:
             self._jobs.append(job)
         self._on_owing(self)
 
-    def add_after_outage(self, job: Job, error: BaseException) -> None:
-        """The authority did not answer: wait a moment, and say so once per outage."""
+    def add_undecided(self, job: Job, error: ClearanceError) -> None:
+        """One of UNDECIDED: wait a moment, and say so once until all is paid."""
         with self._changed:
             first = not self._jobs
             if first:
-                self._due_at = self._clock() + FIRST_DELAY_S
+                self._due_at = self._clock() + _wait_s(error, FIRST_DELAY_S)
         log.log(
             logging.ERROR if first else logging.DEBUG,
-            "the %s got no answer (%s); it is kept and tried again",
+            "the %s %s (%s); it is kept and tried again",
             job.what,
+            why(error),
             type(error).__name__,
         )
         self.add(job)
@@ -94,10 +110,11 @@ class Arrears:
         """False when it must be tried again."""
         try:
             perform(job.authority, job.steps())
-        except AuthorityUnavailable as error:
+        except UNDECIDED as error:
             self._attempts += 1
             if self._attempts < MAX_ATTEMPTS:
-                self._due_at = self._clock() + min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self._attempts, 20))
+                delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self._attempts, 20))
+                self._due_at = self._clock() + _wait_s(error, delay_s)
                 return False
             log.error("gave up the %s after %d attempts (%s)", job.what, self._attempts, type(error).__name__)
         except Exception as error:  # no job may stop the others

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
-from clearance.errors import CapsViolated
+from clearance.errors import ApprovalRequired, CapsViolated
 from clearance.guard.outcome import is_tool
 from clearance.model.action import Action
 from clearance.model.caps import Caps
@@ -35,19 +35,29 @@ class CapsKeeper:
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._lock = Lock()
 
-    def admit(self, place: str, action: Action, caps: Caps | None) -> None:
-        """Count one admission at `place` (a run id or scope path), or raise CapsViolated and count nothing.
+    def admit(
+        self, place: str, action: Action, caps: Caps | None, *, tool: str | None = None, approved: bool = False
+    ) -> None:
+        """Count one admission at `place` (a run id or scope path), or raise and count nothing.
+
+        `tool` is the tool's name where the action's kind does not say that it is one. Raises CapsViolated; then, for
+        what else would pass, ApprovalRequired.
 
         `max_steps_remaining` N allows N more admissions after the answer that first carried it. Later answers can
         lower what is left, not raise it; an answer without the cap lifts it.
         """
-        if caps is not None and is_tool(action) and not caps.allows_tool(action.name):
-            raise CapsViolated(f"tool {action.name!r} is not allowed here", scope=place, details={"tool": action.name})
+        if tool is None and is_tool(action):
+            tool = action.name
+        if caps is not None and tool is not None and not caps.allows_tool(tool):
+            raise CapsViolated(f"tool {tool!r} is not allowed here", scope=place, details={"tool": tool})
         with self._lock:
             state = self._place(place)
             now = self._clock()
             _check_cooldown(state, place, caps, now)
-            state.steps_left = _steps_after(state, place, caps)
+            steps_left = _steps_after(state, place, caps)
+            if caps is not None and tool is not None and not approved and caps.needs_approval(tool):
+                raise ApprovalRequired(f"tool {tool!r} needs a person's approval", scope=place, details={"tool": tool})
+            state.steps_left = steps_left
             state.last_at = now
 
     def forget(self, place: str) -> None:

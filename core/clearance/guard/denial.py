@@ -20,7 +20,7 @@ class Returning:
 OnDeny = Literal["raise"] | Returning | Callable[[Denied], Any]
 """Raise the Denied, answer a fixed value, or answer what the callable makes of the Denied.
 
-An AuthorityUnavailable is no denial and is always raised.
+An AuthorityUnavailable, a BadAnswer and a LimitExceeded are no denials and are always raised.
 """
 
 

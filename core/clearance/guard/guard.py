@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from inspect import Parameter, signature
 from threading import Lock
@@ -34,6 +35,7 @@ ActionLike = Action | str | Callable[..., Action | str]
 EstimateLike = AmountLike | Callable[..., AmountLike]
 ActualLike = AmountLike | Callable[..., AmountLike] | None
 SubjectLike = Subject | Callable[..., Subject] | None
+ApproverLike = str | Callable[..., str | None] | None
 
 
 class Guard:
@@ -54,6 +56,7 @@ class Guard:
         run: Run | None,
         on_deny: OnDeny,
         terms: Terms,
+        approved_by: ApproverLike = None,
     ) -> None:
         self.authority = authority
         self.on_deny = on_deny
@@ -62,7 +65,8 @@ class Guard:
         self._actual = actual if actual is None or callable(actual) else to_amount(actual, "actual")
         self._subject = subject
         self._run = run
-        self._terms = terms
+        self._approver = approved_by if callable(approved_by) else None
+        self._terms = terms if approved_by is None or callable(approved_by) else replace(terms, approved_by=approved_by)
         self._actual_takes_permit = _takes_permit(actual)
         self._turn = Lock()
         self._permit: Permit | None = None
@@ -112,8 +116,13 @@ class Guard:
             self._estimate(*args, **kwargs) if callable(self._estimate) else self._estimate,
             subject=subject,
             run=self._run,
-            terms=self._terms,
+            terms=self._terms_for(args, kwargs),
         )
+
+    def _terms_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Terms:
+        if self._approver is None:
+            return self._terms
+        return replace(self._terms, approved_by=self._approver(*args, **kwargs))
 
     # --- with
 

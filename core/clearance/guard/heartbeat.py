@@ -9,11 +9,11 @@ from collections.abc import Callable
 from itertools import count
 from threading import Condition, Thread
 from typing import Protocol
-from weakref import ref
+from weakref import WeakSet, ref
 
 from clearance.authority.interface import Authority
-from clearance.errors import AuthorityUnavailable, Paused
-from clearance.guard.arrears import Arrears
+from clearance.errors import Paused
+from clearance.guard.arrears import UNDECIDED, Arrears
 from clearance.guard.beats import Beat
 from clearance.guard.process import new_key
 from clearance.model.results import Stop
@@ -71,6 +71,8 @@ class Scheduler:
         self._owing: set[Arrears] = set()
         self._sweep_at = 0.0
         self._poll_pause: dict[int, tuple[float, float]] = {}
+        self._telling: WeakSet[Authority] = WeakSet()
+        self._hurried = False
 
     def watch(self, live: Live) -> None:
         """Keep this lease until `unwatch`, or until it is garbage."""
@@ -86,9 +88,16 @@ class Scheduler:
             self._owing.add(arrears)
         self._nudge()
 
+    def hurry(self) -> None:
+        """Ask for stops now: somebody knows of a change. From any thread; costs nothing while nothing is live."""
+        if not self._sleeping:
+            self._hurried = True
+            self._nudge()
+
     def tick(self) -> float | None:
         """Do what is due. The answer is the seconds until the next tick, None when nothing is planned."""
-        if not self._sleeping and self.clock() >= self._sweep_at:
+        if not self._sleeping and (self._hurried or self.clock() >= self._sweep_at):
+            self._hurried = False
             self._sweep()
         self._extend_due()
         for arrears in self.owed():
@@ -157,6 +166,7 @@ class Scheduler:
         for live_id in [known for known in self._beating if known not in self._live]:
             del self._beating[live_id]
         for lives in by_authority.values():
+            self._be_told(lives[0].authority)
             self._poll(lives)
         self._poll_pause = {key: pause for key, pause in self._poll_pause.items() if key in by_authority}
         self._sweep_at = self.clock() + POLL_INTERVAL_S
@@ -183,7 +193,7 @@ class Scheduler:
         key, by_ms = beat.attempt = beat.attempt or (new_key(), beat.extend_by_ms(sent))
         try:
             lease = live.authority.extend(live.id, by_ms, idempotency_key=key)
-        except AuthorityUnavailable as error:
+        except UNDECIDED as error:
             self._retry(live, beating, error)
         except Paused as error:  # refused, and may be resumed
             beat.attempt = None
@@ -203,6 +213,13 @@ class Scheduler:
         self._plan(beating, at)
 
     # --- stops
+
+    def _be_told(self, authority: Authority) -> None:
+        """By an authority that can tell of a change at once; the looks go on, for what it tells may be lost."""
+        tell = getattr(authority, "on_stops_changed", None)
+        if tell is not None and authority not in self._telling:
+            self._telling.add(authority)
+            tell(self.hurry)
 
     def _poll(self, lives: list[Live]) -> None:
         authority = lives[0].authority

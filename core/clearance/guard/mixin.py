@@ -12,7 +12,7 @@ from clearance.guard.admission import Terms
 from clearance.guard.context import acting_as
 from clearance.guard.denial import OnDeny
 from clearance.guard.desk import desk_of
-from clearance.guard.guard import ActionLike, ActualLike, EstimateLike, Guard, SubjectLike
+from clearance.guard.guard import ActionLike, ActualLike, ApproverLike, EstimateLike, Guard, SubjectLike
 from clearance.guard.run import Run
 from clearance.model.account import OveragePolicy
 from clearance.model.amount import AmountLike, to_amount
@@ -37,6 +37,7 @@ class Guarding:
         on_deny: OnDeny = "raise",
         dry_run: Literal["observe"] | None = None,
         metadata: Metadata | None = None,
+        approved_by: ApproverLike = None,
     ) -> Guard:
         """Reserve `estimate` before an action, settle after it: `with`, `async with` or a decorator.
 
@@ -52,9 +53,12 @@ class Guarding:
             on_deny: for decorated functions; see OnDeny.
             dry_run: "observe" does the work whatever the authority says, and records what it cost.
             metadata: kept with the reservation; JSON-able, no secrets.
+            approved_by: the person who has approved this tool call, where the caps ask for one (`approval_tools`);
+                kept with the reservation. Without it such a call is denied with ApprovalRequired.
 
-        `action`, `estimate` and `subject` may be callables: they get the decorated call's arguments, or nothing in a
-        with block. Entering raises Denied, AuthorityUnavailable or InvalidRequest; then nothing is held or done.
+        `action`, `estimate`, `subject` and `approved_by` may be callables: they get the decorated call's arguments, or
+        nothing in a with block. Entering raises Denied, AuthorityUnavailable or InvalidRequest; then nothing is held or
+        done.
         """
         if dry_run not in (None, "observe"):
             raise InvalidRequest("dry_run", f"{dry_run!r} is unknown", 'None or "observe"')
@@ -68,6 +72,7 @@ class Guarding:
             run=run,
             on_deny=on_deny,
             terms=terms,
+            approved_by=approved_by,
         )
 
     def run(

@@ -123,6 +123,11 @@ class Permit:
     async def afinish(self, outcome: Outcome) -> Settlement | None:
         return await aperform(self.authority, self.finishing(outcome))
 
+    def finish_later(self, outcome: Outcome) -> None:
+        """`finish` on the scheduler's thread, for callers that must not wait, such as finalizers."""
+        if self._claim():
+            settle_later(self._ticket, outcome)
+
     def outcome_of(self, exc: BaseException | None) -> Outcome:
         """What the settlement table says about this action if it ends with `exc`."""
         return outcome_of(exc, self._actual, self.estimate, action=self.action, body_ran=True)

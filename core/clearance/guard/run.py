@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from weakref import ref
 
 from clearance.authority.interface import Authority, Metadata
-from clearance.errors import AuthorityUnavailable, ClearanceError, Conflict, InvalidRequest, NotFound
-from clearance.guard.arrears import Job
+from clearance.errors import ClearanceError, Conflict, InvalidRequest, NotFound
+from clearance.guard.arrears import UNDECIDED, Job
 from clearance.guard.cancellation import stopped_error
 from clearance.guard.context import Frame, acting_subject, current_run, pop, push
 from clearance.guard.desk import desk_of
@@ -190,8 +190,8 @@ class Run:
         yield from self._settling_what_is_open()
         try:
             self.settlement = yield self._end
-        except AuthorityUnavailable as error:
-            desk.arrears.add_after_outage(self._end_job(), error)
+        except UNDECIDED as error:
+            desk.arrears.add_undecided(self._end_job(), error)
         except ClearanceError as error:
             log.warning("the end of run %s was refused (%s: %s)", self.id, type(error).__name__, error)
         except Exception:  # the work is done: a fault here must not take the result from the user

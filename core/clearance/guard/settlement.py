@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from clearance.authority.interface import Authority
 from clearance.errors import (
-    AuthorityUnavailable,
     BudgetExceeded,
     ClearanceError,
     OverdraftLimitExceeded,
     ReservationExpired,
     ReservationFinalized,
 )
-from clearance.guard.arrears import Job
+from clearance.guard.arrears import UNDECIDED, Job
 from clearance.guard.desk import Desk
 from clearance.guard.outcome import Commit, Outcome, Release
 from clearance.guard.steps import Ask, Steps
@@ -57,14 +56,14 @@ class Ticket:
 def settling(ticket: Ticket, outcome: Outcome) -> Steps[Settlement | None]:
     """Settle once and for all. Only an interruption (cancellation, KeyboardInterrupt) is raised.
 
-    What got no answer is kept and tried again with the same key; every other refusal is logged.
+    What is undecided is kept and tried again with the same key; every refusal is logged.
     """
     if ticket.run is not None and isinstance(outcome, Commit):
         ticket.run.tally.add(ticket.action.kind, ticket.estimate, outcome.amount)
     try:
         return (yield from _telling(ticket, outcome))
-    except AuthorityUnavailable as error:
-        ticket.desk.arrears.add_after_outage(_job(ticket, outcome), error)
+    except UNDECIDED as error:
+        ticket.desk.arrears.add_undecided(_job(ticket, outcome), error)
     except ClearanceError as error:
         log.error("the %s was refused (%s: %s)", _what(ticket, outcome), type(error).__name__, error)
     except Exception:  # the work is done: a fault here must not take the result from the user

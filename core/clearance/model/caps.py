@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 from pydantic import Field
@@ -17,7 +18,9 @@ MAX_NAMES = 256
 class Caps(Model):
     """What the caller must keep to. Absent means no limit.
 
-    `models` lists the models that may be used, the preferred first (ours; the rest is the protocol's `Caps`).
+    `models` lists the models that may be used, the preferred first. `approval_tools` lists the tools of which each call
+    needs a person's approval; a `*` in a name stands for any text. These two are ours, the rest is the protocol's
+    `Caps`.
     """
 
     max_tokens: Count | None = None
@@ -26,12 +29,33 @@ class Caps(Model):
     tool_denylist: Annotated[tuple[ToolName, ...], Field(max_length=MAX_NAMES)] = ()
     cooldown_ms: Count | None = None
     models: Annotated[tuple[ToolName, ...], Field(max_length=MAX_NAMES)] = ()
+    approval_tools: Annotated[tuple[ToolName, ...], Field(max_length=MAX_NAMES)] = ()
 
     def allows_tool(self, name: str) -> bool:
         """A non-empty allowlist decides alone, else the denylist (protocol section 3, `Caps`)."""
         if self.tool_allowlist:
             return name in self.tool_allowlist
         return name not in self.tool_denylist
+
+    def needs_approval(self, name: str) -> bool:
+        return any(_matches(name, pattern) for pattern in self.approval_tools)
+
+    def of_the_protocol(self, name: str) -> Caps:
+        """The same for a client that knows the protocol's caps only, about to use `name`.
+
+        What needs an approval, which it cannot give, is denied; the models cannot be told.
+        """
+        if not self.approval_tools:
+            return self.model_copy(update={"models": ()})
+        allow = tuple(tool for tool in self.tool_allowlist if not self.needs_approval(tool))
+        deny = {*self.tool_denylist, *(tool for tool in self.approval_tools if ANY not in tool)}
+        if self.needs_approval(name):
+            deny.add(name)
+        lists = {
+            "tool_allowlist": allow or ((NO_TOOL,) if self.tool_allowlist else ()),
+            "tool_denylist": () if self.tool_allowlist else tuple(sorted(deny)),
+        }
+        return self.model_copy(update={"models": (), "approval_tools": (), **lists})
 
     @property
     def wire(self) -> dict[str, object]:
@@ -48,12 +72,13 @@ class CapsRule(Model):
         return self.below_percent is None or remaining * 100 < allocated * self.below_percent
 
 
+ANY = "*"
 NO_TOOL = "(no tool)"
 """Stands in an allowlist whose intersection is empty: an empty list would mean that every tool is allowed."""
 
 
 def merge(all_caps: Iterable[Caps]) -> Caps | None:
-    """The tightest of all: numbers by minimum, allowed names by intersection, denied names by union."""
+    """The tightest of all: numbers by minimum, allowed names by intersection, denied names and approvals by union."""
     found = list(all_caps)
     if len(found) < 2:
         return found[0] if found else None
@@ -69,7 +94,14 @@ def merge(all_caps: Iterable[Caps]) -> Caps | None:
         tool_denylist=() if allow else tuple(sorted(denied)),
         cooldown_ms=max((caps.cooldown_ms for caps in found if caps.cooldown_ms is not None), default=None),
         models=(NO_TOOL,) if models == () else models or (),
+        approval_tools=tuple(sorted({name for caps in found for name in caps.approval_tools})),
     )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if ANY not in pattern:
+        return name == pattern
+    return fnmatchcase(name, pattern.replace("[", "[[]").replace("?", "[?]"))
 
 
 def _least(values: Iterable[int | None]) -> int | None:

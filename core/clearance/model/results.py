@@ -114,7 +114,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One immutable line of the audit log. `seq` rises by one in commit order."""
+    """One immutable line of the audit log.
+
+    `seq` rises, for one account in the order of its effects, and may have gaps: go on after the last one seen.
+    """
 
     seq: int
     at_ms: int

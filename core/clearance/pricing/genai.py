@@ -82,17 +82,24 @@ def _provider(provider: str) -> Any:
 
 
 def _places(snapshot: Any, model: str, provider: str | None) -> Iterator[tuple[Any, str]]:
-    """Where to look: at the provider named, else at the one whose models are called so, else at `provider/model`."""
+    """Where to look: at the provider named, else at the one whose models are called so, or who alone lists one called
+    exactly so, else at `provider/model`."""
     name = model.lower()
     if provider is not None:
         if listed_by := _provider(provider):
             yield listed_by, name
             yield listed_by, name.removeprefix(f"{listed_by.id}/")
         return
-    for listed_by in snapshot.providers:
-        if listed_by.model_match is not None and listed_by.model_match.is_match(name):
+    makers = [listed_by for listed_by in snapshot.providers if listed_by.model_match is not None]
+    for listed_by in makers:
+        if listed_by.model_match.is_match(name):
             yield listed_by, name
             break
+    else:
+        # Their patterns miss some of their own models, such as OpenAI's embeddings. Resellers have no pattern.
+        listing = [listed_by for listed_by in makers if any(it.id == name for it in listed_by.models)]
+        if len(listing) == 1:
+            yield listing[0], name
     prefix, slash, rest = name.partition("/")
     if slash and (named := _provider(prefix)):
         yield named, rest

@@ -154,11 +154,15 @@ def _totals(usage: Mapping[str, Any], in_keys: tuple[str, ...], out_keys: tuple[
 
 def _any_tier(details: Mapping[str, Any], name: str) -> int:
     """The count under `name` and under `<tier>_name`; a sum, as chunks of one answer may differ."""
+    if not details:
+        return 0
     return sum(_count(details, key) for key in details if key == name or key.endswith(f"_{name}"))
 
 
 def _tier_of(keys: tuple[str, ...]) -> str:
     """The service tier that the keys name; of several the dear one."""
+    if not keys:
+        return ""
     for tier in (*PREMIUM_TIERS, *DISCOUNT_TIERS):
         if any(key == tier or key.startswith(f"{tier}_") for key in keys):
             return tier
