@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import busy, growth, guards, langchain_overhead, latency, memory, peers, processes, threads
+from benchmarks import (
+    busy,
+    crewai,
+    fleet,
+    growth,
+    guards,
+    hooks,
+    langchain_overhead,
+    latency,
+    memory,
+    peers,
+    postgres,
+    processes,
+    server,
+    threads,
+)
 from benchmarks.results import Say, Section
 from benchmarks.sizes import Sizes
 
@@ -17,5 +32,10 @@ BENCHMARKS: dict[str, Callable[[Sizes, Say], Section]] = {
     "busy": busy.run,
     "peers": peers.run,
     "guard": guards.run,
+    "server": server.run,
     "langchain": langchain_overhead.run,
+    "postgres": postgres.run,
+    "fleet": fleet.run,
+    "crewai": crewai.run,
+    "hooks": hooks.run,
 }

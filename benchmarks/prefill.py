@@ -49,7 +49,8 @@ def _copy(bare: apsw.Connection, past: int) -> None:
     )
     bare.execute(
         f"{_NUMBERS.replace(':past', '2 * :past')} INSERT INTO answers (key, payload, seq) "
-        "SELECT unhex(printf('%012x', :start + (n + 1) / 2) || hex(randomblob(16))), randomblob(16), :last + n FROM numbers",
+        "SELECT unhex(printf('%012x', :start + (n + 1) / 2) || hex(randomblob(16))), "
+        "randomblob(16), :last + n FROM numbers",
         facts,
     )
 

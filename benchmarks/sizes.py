@@ -30,6 +30,11 @@ class Sizes:
     memory_seconds: float
     """The most that they may take."""
     busy_seconds: float
+    http_clients: tuple[int, ...]
+    http_lifecycles: int
+    """In one round of all HTTP clients together."""
+    http_seconds: float
+    """The most that they may take."""
     imports: int
 
     @property
@@ -55,6 +60,9 @@ FULL = Sizes(
     operations=1_000_000,
     memory_seconds=300.0,
     busy_seconds=6.0,
+    http_clients=(1, 8, 32, 200),
+    http_lifecycles=20_000,
+    http_seconds=8.0,
     imports=10,
 )
 QUICK = Sizes(
@@ -71,6 +79,9 @@ QUICK = Sizes(
     operations=100_000,
     memory_seconds=30.0,
     busy_seconds=1.0,
+    http_clients=(1, 8, 32, 200),
+    http_lifecycles=3_000,
+    http_seconds=1.5,
     imports=3,
 )
 TINY = Sizes(
@@ -87,5 +98,8 @@ TINY = Sizes(
     operations=100,
     memory_seconds=10.0,
     busy_seconds=0.1,
+    http_clients=(1, 4),
+    http_lifecycles=16,
+    http_seconds=2.0,
     imports=1,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -14,20 +15,28 @@ from clearance.errors import InvalidRequest
 from clearance.guard import Guarding
 from clearance.store.interface import Store
 from clearance.store.sqlite import MEMORY, SqliteStore
+from clearance.telemetry import traced
 
 if TYPE_CHECKING:
-    from clearance.remote import RemoteAuthority
+    from clearance.remote import OnOutage, RemoteAuthority
 
 URL_VARIABLE = "CLEARANCE_URL"
 CONFIGURATION = "clearance.yaml"
 DEFAULT_DURABILITY = "settlements"
 API_KEY_VARIABLE = "CLEARANCE_API_KEY"
+TENANT_VARIABLE = "CLEARANCE_TENANT"
 ADMIN_KEY_VARIABLE = "CLEARANCE_ADMIN_KEY"
 _KINDS = "sqlite:///relative/path, sqlite:////absolute/path, memory://, postgresql://... or a file's path"
 
 
 class LocalAuthority(Guarding, EmbeddedAuthority):
     """The embedded authority with guards: what `connect` returns for a ledger."""
+
+    def on_stops_changed(self, changed: Callable[[], None]) -> None:
+        """Have this called when another process may have set or lifted a stop, if the engine can tell (PostgreSQL)."""
+        tell = getattr(self._store, "on_stops_changed", None)
+        if tell is not None:
+            tell(changed)
 
     def close(self) -> None:
         self.flush()
@@ -41,6 +50,9 @@ def connect(
     clock: Clock | None = None,
     api_key: str | None = None,
     admin_key: str | None = None,
+    tenant: str | None = None,
+    on_outage: OnOutage | None = None,
+    timeout_ms: int | None = None,
 ) -> LocalAuthority | RemoteAuthority:
     """Open the authority at `url`.
 
@@ -50,6 +62,11 @@ def connect(
     CLEARANCE_URL, else `ledger:` of ./clearance.yaml, else a file in the user's data folder; the command line looks in
     the same places. `durability` is of ledgers only: see `EmbeddedAuthority`.
 
+    Of servers only: `tenant`, the tenant's name or CLEARANCE_TENANT, with which the journal of settlements outlives a
+    change of the key; `on_outage`, "deny" (default) or an allowance for each action kind that may go on while the
+    server does not answer, `{"tool.call": Allowance(usd(1), every_s=3600)}`; `timeout_ms`, what one verb may take with
+    all its attempts (2,000).
+
     Raises InvalidRequest for a URL it does not know, and StoreError kinds for a ledger it must not or cannot open.
     """
     if url is None:
@@ -58,20 +75,44 @@ def connect(
     if not isinstance(url, str | Path):
         raise InvalidRequest("url", f"is a {type(url).__name__}", _KINDS)
     place = str(url)
-    if place.partition("://")[0] not in ("http", "https"):
+    if not is_server(place):
+        _refuse({"tenant": tenant, "on_outage": on_outage, "timeout_ms": timeout_ms}, "servers", "a server's URL")
         return open_ledger(place, durability=durability or DEFAULT_DURABILITY, clock=clock)
-    from clearance.remote import RemoteAuthority
+    _refuse({"clock": clock}, "ledgers", "a ledger's URL")
+    from clearance.remote import DEFAULT_TIMEOUT_MS, RemoteAuthority
 
     key = api_key or os.environ.get(API_KEY_VARIABLE)
     if not key:
         raise InvalidRequest("api_key", f"is missing for {place}", f"api_key=, or the variable {API_KEY_VARIABLE}")
     admin = admin_key or os.environ.get(ADMIN_KEY_VARIABLE)
-    return RemoteAuthority(place, api_key=key, admin_key=admin, journal=data_folder() / "journal")
+    remote = RemoteAuthority(
+        place,
+        api_key=key,
+        admin_key=admin,
+        tenant=tenant or os.environ.get(TENANT_VARIABLE) or None,
+        timeout_ms=DEFAULT_TIMEOUT_MS if timeout_ms is None else timeout_ms,
+        journal=journal_folder(),
+        on_outage="deny" if on_outage is None else on_outage,
+    )
+    traced(remote)
+    return remote
+
+
+def is_server(url: str) -> bool:
+    return url.partition("://")[0].lower() in ("http", "https")
+
+
+def _refuse(given: dict[str, object], of: str, allowed: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidRequest(name, f"is of {of} only", f"{allowed}, or no {name}")
 
 
 def open_ledger(url: str | Path, *, durability: str = DEFAULT_DURABILITY, clock: Clock | None = None) -> LocalAuthority:
     """`connect` for what is decided in this process: a file, memory or PostgreSQL."""
-    return LocalAuthority(open_store(str(url)), durability=durability, clock=clock)
+    authority = LocalAuthority(open_store(str(url)), durability=durability, clock=clock)
+    traced(authority)
+    return authority
 
 
 def open_store(url: str) -> Store:
@@ -101,6 +142,11 @@ def default_place() -> tuple[str, str]:
         raise InvalidRequest("url", problem, "a URL, CLEARANCE_URL, or pip install 'clearance[cli]'") from None
     config = load(CONFIGURATION, ("ledger", "durability"))
     return config.ledger_url or fallback, config.durability
+
+
+def journal_folder() -> Path:
+    """Where clients of servers keep the settlements that are not known to have arrived."""
+    return data_folder() / "journal"
 
 
 def data_folder() -> Path:

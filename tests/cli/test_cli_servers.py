@@ -10,8 +10,12 @@ from pathlib import Path
 
 import httpx
 
+from clearance.authority.budgets import BudgetSpec
+from clearance.authority.clock import ManualClock, SystemClock
 from clearance.connecting import open_ledger
+from clearance.model.action import action
 from clearance.model.amount import usd
+from clearance.model.subject import Subject
 
 PROGRAM = (sys.executable, "-m", "clearance")
 
@@ -56,3 +60,64 @@ def test_serve_answers_until_it_is_told_to_end(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert (tmp_path / "clearance" / "admin.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_compact_takes_what_is_old_and_tells_how_much(tmp_path: Path) -> None:
+    clock = ManualClock(SystemClock().now_ms() - 100 * 86_400_000)
+    authority = open_ledger(tmp_path / "ledger.db", clock=clock)
+    authority.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd(5)))
+    for _ in range(3):
+        held = authority.reserve(Subject(tenant="acme"), action("tool.call:x"), usd(1)).reservation_id
+        authority.commit(held or "", usd(1))
+    authority.close()
+    told = run(tmp_path, "db", "compact", "--older-than", "90d", "--dry-run", "--json")
+    assert told.returncode == 0, told.stderr
+    would = json.loads(told.stdout)
+    assert (would["dry_run"], would["reservations_removed"]) == (True, 2)
+    done = json.loads(run(tmp_path, "db", "compact", "--older-than", "90d", "--json").stdout)
+    assert done == {**would, "dry_run": False}
+    shown = json.loads(run(tmp_path, "db", "status", "--json").stdout)
+    assert shown["totals"]["rows"]["reservations"] == 1
+    assert shown["totals"]["balances"]["USD_MICROCENTS"][2] == usd(3).amount
+
+
+def test_compact_explains_an_age_that_it_does_not_take(tmp_path: Path) -> None:
+    run(tmp_path, "db", "migrate")
+    for age, words in (("90", "36h, 90d, 12w"), ("3h", "1d or more"), ("0d", "36h, 90d, 12w")):
+        refused = run(tmp_path, "db", "compact", "--older-than", age)
+        assert refused.returncode == 1
+        assert words in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def _told(process: subprocess.Popen[str], count: int) -> list[str]:
+    assert process.stderr is not None
+    return [process.stderr.readline() for _ in range(count)]
+
+
+def test_serve_is_configured_by_the_file_and_flags_go_first(tmp_path: Path) -> None:
+    server = "server: {port: 1, admin_port: 0, store: served.db, durability: power, max_body_bytes: 2000}\n"
+    (tmp_path / "clearance.yaml").write_text(server)
+    environment = {**os.environ, "CLEARANCE_URL": "http://127.0.0.1:9", "CLEARANCE_ADMIN_KEY": "a-key-for-this-test"}
+    command = (*PROGRAM, "serve", "--port", "0")
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            urls = re.findall(r"http://\S+", "".join(_told(process, 2)))
+            assert len(set(urls)) == 2
+            headers = {"X-Admin-API-Key": "a-key-for-this-test"}
+            found = httpx.get(f"{urls[1]}/v1/x-clearance/capabilities", headers=headers)
+            assert found.json()["durability"] == "power"
+            body = {"tenant_id": "acme", "name": "x" * 3000}
+            assert httpx.post(f"{urls[0]}/v1/admin/tenants", headers=headers, json=body).status_code == 413
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert (tmp_path / "served.db").exists()
+
+
+def test_a_wrong_server_section_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "clearance.yaml").write_text("server: {prot: 7878}\n")
+    answer = run(tmp_path, "serve")
+    assert answer.returncode == 1
+    assert "clearance.yaml:1: server.prot: is not known here; did you mean port?" in answer.stderr
+    assert "Traceback" not in answer.stderr

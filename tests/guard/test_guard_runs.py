@@ -11,6 +11,7 @@ import pytest
 
 from clearance.errors import AuthorityUnavailable, BudgetExceeded, InvalidRequest, ReservationExpired, SubjectMissing
 from clearance.guard import acting_as, current_run, current_subject, open_permit
+from clearance.guard.desk import desk_of
 from clearance.guard.heartbeat import Scheduler
 from clearance.model.amount import tokens, usd
 from clearance.model.subject import Subject
@@ -199,3 +200,24 @@ def test_a_run_may_begin_in_one_task_and_end_in_another(authority: Any, acme: An
 
     asyncio.run(main())
     assert authority.open() == []
+
+
+def test_a_run_that_is_cancelled_while_it_opens_is_ended(authority: Any, acme: Any) -> None:
+    authority.pause_s = 0.05
+
+    async def main() -> None:
+        async def work() -> None:
+            async with authority.run(acme, budget=10):
+                raise AssertionError("the run was cancelled before it opened")
+
+        task = asyncio.create_task(work())
+        while not authority.rows:  # noqa: ASYNC110 - it has no event to wait for
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert desk_of(authority).arrears.flush(5)
+    assert not authority.open()
+    assert len(authority.rows) == 1, "asked again with the same key"

@@ -36,9 +36,12 @@ def work(authority: Any, acme: Any, mode: str, actual: int | None = 7) -> int:
 both = pytest.mark.parametrize("mode", ["sync", "async"])
 
 
+@pytest.mark.parametrize("error", [ReservationExpired("late"), NotFound("forgotten by a power cut")])
 @both
-def test_an_expired_reservation_settles_as_an_event_with_the_same_key(authority: Any, acme: Any, mode: str) -> None:
-    authority.failures["commit"] = [ReservationExpired("late")]
+def test_an_expired_or_forgotten_reservation_settles_as_an_event_with_the_same_key(
+    authority: Any, acme: Any, mode: str, error: Exception
+) -> None:
+    authority.failures["commit"] = [error]
     assert work(authority, acme, mode) == 42
     (event,) = authority.events
     commit = next(options for verb, options in authority.calls if verb == "commit")

@@ -17,11 +17,16 @@ class Proxy:
         self._left = -1
         self._forwards = True
         self._sockets: list[socket.socket] = []
+        self._hanging: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, requests: int, *, forwards: bool) -> None:
         """After so many requests from now, with the last of them forwarded (and its answer lost) or not."""
         self._forwards, self._left = forwards, requests
+
+    def hang(self) -> None:
+        """The lines that there are stay open, and nothing passes any more; new ones are sound."""
+        self._hanging = list(self._sockets)
 
     def close(self) -> None:
         self._listener.close()
@@ -41,6 +46,8 @@ class Proxy:
     def _requests(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 20):
+                if client in self._hanging:
+                    continue
                 if self._left > 0:
                     self._left -= 1
                 if self._left == 0:

@@ -59,6 +59,18 @@ def test_a_line_cut_before_anything_was_decided_is_nobodys_trouble(authority: Em
     assert balance(authority).reserved == 21
 
 
+def test_a_line_that_hangs_is_given_up(
+    authority: EmbeddedAuthority, line: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-open: nobody closes, nobody answers. Nothing was decided, so another line does what was asked."""
+    monkeypatch.setattr("clearance.store.postgres.wire.ANSWER_SECONDS", 0.5)
+    line.hang()
+    began = time.monotonic()
+    hold(authority, 10)
+    assert 0.4 < time.monotonic() - began < 5
+    assert balance(authority).reserved == 11
+
+
 def test_a_connection_that_was_ended_while_idle_is_opened_anew(url: str) -> None:
     authority = with_budget(url, 1000)
     balance(authority)

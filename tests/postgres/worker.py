@@ -6,15 +6,19 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from tests.authority.kit import BOT, CALL, TENANT
 from tests.postgres.kit import open_authority
 
+from clearance import connect
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import AuthorityUnavailable, BudgetExceeded, Killed
 from clearance.model.amount import tokens
+from clearance.store.postgres import statements
 
 
 def spend(authority: EmbeddedAuthority, number: int, line: Connection) -> dict[str, object]:
@@ -80,10 +84,25 @@ def reserve_until_killed(authority: EmbeddedAuthority, number: int, line: Connec
             return {"held": held, "learned": time.time()}
 
 
+def run_until_stopped(url: str, line: Connection) -> float:
+    """When a run that does nothing was told of a stop."""
+    stopped: SimpleQueue[float] = SimpleQueue()
+    with closing(connect(url)) as authority, authority.run(BOT, on_stop=lambda stop: stopped.put(time.time())):
+        line.send("running")
+        return stopped.get()
+
+
 TASKS = {"spend": spend, "settle": settle_for_ever, "reserve": reserve_until_killed}
 
 
 def main(url: str, task: str, number: int, line: Connection) -> None:
+    if task.startswith("run"):
+        if task == "run unnotified":
+            statements.CHANNEL = "nobody_speaks_here"
+        line.send("ready")
+        line.recv()
+        line.send(run_until_stopped(url, line))
+        return
     authority = open_authority(url, durability="power" if task == "settle" else "settlements")
     authority.balance(TENANT, "TOKENS")
     line.send("ready")

@@ -59,6 +59,9 @@ class Replay:
         for facts in ("figures", "own"):
             for scope, values in data.get(facts, {}).items():
                 self.figures[keys[scope]] = values
+        if event.type == "budget.carried_forward":
+            self.deltas.update({key: list(self.figures[key][:4]) for key in keys.values()})
+            return
         kind = event.type.replace(".", "_")
         if kind.startswith(("reservation_", "run_")) and hasattr(self, kind):
             getattr(self, kind)(event, data, keys)
@@ -96,7 +99,8 @@ class Replay:
         self.held[event.reservation_id] = [key for scope, key in keys.items() if scope not in own]
         self.estimates[event.reservation_id] = data["estimate"]
         for key in self.held[event.reservation_id]:
-            self.deltas[key][RESERVED] += data["estimate"]
+            # Older than the opening balance that includes it, where the log was compacted.
+            self.deltas.setdefault(key, [0, 0, 0, 0])[RESERVED] += data["estimate"]
         for scope in own:
             self.deltas[keys[scope]] = [data["estimate"], 0, 0, 0]
 
@@ -150,16 +154,20 @@ class Replay:
             charge(self.deltas[key], amount)
 
 
-def audit(authority, replay=None):
-    """Every problem of a ledger: the balances, the open holds and the log must tell one story. Empty if they do."""
+def audit(authority, replay=None, *, half_compacted=False):
+    """Every problem of a ledger: the balances, the open holds and the log must tell one story. Empty if they do.
+
+    A compaction that was interrupted may leave the beginning of a run whose end it has removed.
+    """
     from clearance.store.interface import ReservationQuery
 
     replay = (replay or Replay()).read(authority)
     balances, problems = pages(authority.balances), []
-    held = Counter()
+    held, runs = Counter(), set()
     for it in pages(authority.reservations, ReservationQuery(status="ACTIVE")):
         if replay.settled[it.id]:
             problems.append(f"{it.id} is open and settled")
+        runs.add(f"run:{it.id}")
         for scope in it.held_on:
             held[it.tenant, scope, it.unit] += it.estimate
     problems += [f"{name} was settled {times} times" for name, times in replay.settled.items() if times > 1]
@@ -179,6 +187,8 @@ def audit(authority, replay=None):
     if budgets != {(b.tenant, b.scope, b.unit.value) for b in balances}:
         problems.append(f"the log knows {sorted(budgets)}, the ledger other budgets")
     for key in replay.deltas.keys() - budgets:
+        if half_compacted and key[1] not in runs:
+            continue
         deltas, figures = replay.deltas[key], replay.figures[key]
         if deltas[RESERVED] != held[key] or figures[:4] != deltas:
             problems.append(f"{key} is {deltas} by deltas, {figures} by figures, {held[key]} held")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
-import subprocess
+import socket
+import sys
 import threading
 import time
+from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.errors import AuthorityUnavailable, LimitExceeded
+from clearance.connecting import open_ledger
+from clearance.errors import AuthorityUnavailable, BadAnswer, LimitExceeded
 from clearance.model.amount import usd
-from clearance.remote import RemoteAuthority
-from remote.conftest import ACME, ADMIN, PERMISSIONS, TOOL, Open, end, eventually, free_port, launch, records, together
+from clearance.remote import Administration, RemoteAuthority
+from clearance.store.interface import EventQuery
+from remote.conftest import ACME, ADMIN, PERMISSIONS, TOOL, Open, end, eventually, launch, records, together
 from remote.faulty import FaultyServer
+from remote.proxy import FaultyProxy
 
 
 def test_an_authority_that_nobody_holds_ends_its_thread(server: FaultyServer, tmp_path: Path) -> None:
@@ -68,72 +75,159 @@ def test_whatever_fails_everything_spent_is_charged_once(
     assert records(tmp_path) == []
 
 
-def serving(ledger: Path, port: int) -> subprocess.Popen[str]:
-    process = launch("serving.py", ledger, port, ADMIN)
+ACTIONS = int(os.environ.get("CLEARANCE_SOAK_ACTIONS", "300"))
+"""Guarded actions of the soak below; the long form has 100,000. It ends early after CLEARANCE_SOAK_SECONDS."""
+SECONDS = float(os.environ.get("CLEARANCE_SOAK_SECONDS", "600"))
+SHORT = ACTIONS <= 1_000
+FAULTS = 0.1 if SHORT else 0.03
+KILL_EVERY_S, MOST_KILLS = (1.0, 3) if SHORT else (15.0, 10**6)
+WORKERS = 8
+LEASE_MS = 3_000
 
-    def answers() -> bool:
-        assert process.poll() is None, "the server did not start"
+
+def port_of_no_client() -> int:
+    """Outside the ports that the system gives to clients. Among those, a client that knocks while the server is down
+    can be given the server's own port, connect to itself, and keep the server from coming back."""
+    while True:
+        port = random.randint(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class KilledServer:
+    """The real server as a process, on one ledger and one port, through all its deaths."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger, self.port = folder / "ledger.db", port_of_no_client()
+        self.kills = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.process = launch("serving.py", self.ledger, self.port, ADMIN)
+        eventually(self._answers, 120)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the server did not start"
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code == 200
+            return httpx.get(self.url + "/healthz", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 
-    eventually(answers, 30)
-    return process
+    def kill(self) -> None:
+        end(self.process)
+        self.kills += 1
 
-
-def tenant_key(url: str) -> str:
-    with httpx.Client(base_url=url, headers={"X-Admin-API-Key": ADMIN}) as client:
-        client.post("/v1/admin/tenants", json={"tenant_id": "acme", "name": "Acme"}).raise_for_status()
-        made = client.post("/v1/admin/api-keys", json={"tenant_id": "acme", "name": "k", "permissions": PERMISSIONS})
-        secret: str = made.raise_for_status().json()["key_secret"]
+    def api_key(self) -> str:
+        """A tenant with more money than it can spend, and its key."""
+        with Administration(self.url, admin_key=ADMIN, timeout_ms=9_000) as admin:
+            admin.create_tenant("acme", {"name": "Acme"})
+            secret: str = admin.create_key("acme", {"name": "k", "permissions": PERMISSIONS})["key_secret"]
+        with closing(RemoteAuthority(self.url, api_key=secret, admin_key=ADMIN, timeout_ms=9_000)) as client:
+            client.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd(1_000_000)))
         return secret
 
+    def settled(self) -> list[int]:
+        """What each settlement in the log has charged, read from the file when nobody serves it any more."""
+        with closing(open_ledger(self.ledger)) as authority:
+            found, after = [], 0
+            while rows := authority.events(EventQuery(after=after, types=SETTLED), limit=1000):
+                found += [int(row.data["charged"]) for row in rows]
+                after = rows[-1].seq
+            authority.sweep()
+            assert authority.balance("tenant:acme").reserved == 0
+            assert authority.balance("tenant:acme").spent == sum(found)
+        return found
 
-def test_a_server_that_is_killed_charges_everything_once(tmp_path: Path) -> None:
-    port = free_port()
-    url, ledger = f"http://127.0.0.1:{port}", tmp_path / "ledger.db"
-    server = serving(ledger, port)
-    key = tenant_key(url)
-    client = RemoteAuthority(url, api_key=key, journal=tmp_path / "journal", timeout_ms=1_000)
-    client.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd(1000)))
-    spent: list[int] = []
-    over = threading.Event()
 
-    def work(number: int) -> None:
+SETTLED = ("reservation.committed", "spend.recorded")
+
+
+class Spenders:
+    """Threads that spend through one client until enough actions have happened; `spent` is what really was."""
+
+    def __init__(self, client: RemoteAuthority) -> None:
+        self.client = client
+        self.spent: list[int] = []
+        self.free = 0
+        self.refused = 0
+        self.over = threading.Event()
+        self.ends_at = 0.0
+
+    def left(self) -> bool:
+        enough = len(self.spent) + self.free >= ACTIONS or time.monotonic() >= self.ends_at
+        return not enough and not self.over.is_set()
+
+    def work(self, number: int) -> None:
         own = random.Random(number)
-        while not over.is_set():
-            try:
-                with client.guard(TOOL, "0.05", subject=ACME, ttl_ms=3_000, grace_period_ms=0) as permit:
-                    cost = own.randint(1, usd("0.05").amount)
-                    spent.append(cost)
-                    permit.settle(cost)
-            except (AuthorityUnavailable, LimitExceeded):
-                time.sleep(0.05)
-
-    def kill_twice() -> None:
-        nonlocal server
         try:
-            for _ in range(2):
-                time.sleep(0.7)
-                end(server)
-                server = serving(ledger, port)
-            time.sleep(0.5)
-        finally:
-            over.set()
+            while self.left():
+                try:
+                    self._act(own)
+                except (AuthorityUnavailable, BadAnswer, LimitExceeded):
+                    self.refused += 1
+                    time.sleep(0.02)
+        except BaseException:
+            self.over.set()
+            raise
 
+    def _act(self, own: random.Random) -> None:
+        with suppress(ZeroDivisionError), self.client.guard(TOOL, "0.05", subject=ACME, ttl_ms=LEASE_MS) as permit:
+            cost = own.randint(1, usd("0.05").amount)
+            how = own.random()
+            if how < 0.03:  # it turns out to be needless
+                self.free += 1
+                permit.release("not needed")
+                return
+            self.spent.append(cost)
+            permit.settle(cost)
+            if how < 0.1:
+                raise ZeroDivisionError
+
+
+def test_through_faults_and_kills_every_unit_spent_is_charged_once(tmp_path: Path) -> None:
+    server = KilledServer(tmp_path)
+    proxy = FaultyProxy(server.port, FAULTS)
+    key = server.api_key()
+    client = RemoteAuthority(proxy.url, api_key=key, journal=tmp_path / "journal", timeout_ms=1_000)
+    spenders = Spenders(client)
+
+    def kill_again_and_again() -> None:
+        while server.kills < MOST_KILLS and not spenders.over.wait(KILL_EVERY_S):
+            server.kill()
+            server.start()
+
+    began = time.monotonic()
+    spenders.ends_at = began + SECONDS
+    killer = threading.Thread(target=kill_again_and_again)
+    killer.start()
     try:
-        killer = threading.Thread(target=kill_twice)
-        killer.start()
-        assert together(4, work) == []
+        errors = together(WORKERS, spenders.work)
+        spenders.over.set()
         killer.join()
-        assert client.flush(25), client._replayer.replay()
-        patient = RemoteAuthority(url, api_key=key, timeout_ms=9_000)
-        eventually(lambda: patient.balance("tenant:acme").reserved == 0, 15)
-        assert patient.balance("tenant:acme").spent == sum(spent)
-        patient.close()
-        assert len(spent) > 50
+        assert errors == []
+        proxy.rate = 0.0
+        assert client.flush(60), client._replayer.replay()
         assert records(tmp_path / "journal") == []
+        with closing(RemoteAuthority(server.url, api_key=key, timeout_ms=9_000)) as patient:
+            eventually(lambda: patient.balance("tenant:acme").reserved == 0, 30)
     finally:
+        spenders.over.set()
+        killer.join()
         client.close()
-        end(server)
+        proxy.stop()
+        end(server.process)
+    charged = server.settled()
+    sys.stdout.write(
+        f"\n{len(spenders.spent)} actions charged, {spenders.free} given back, {spenders.refused} not begun, "
+        f"{server.kills} kills, {dict(proxy.did)}, {time.monotonic() - began:.0f} s; "
+        f"spent {sum(spenders.spent)}, charged {sum(charged)}\n"
+    )
+    assert Counter(charged) == Counter(spenders.spent)
+    assert len(charged) + spenders.free >= min(ACTIONS, 300)
+    assert server.kills >= 1
+    assert {"refuse", "lost", "half", "garbage"} <= set(proxy.did)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from tests.server.contract import conforms
 from tests.server.kit import ADMIN_KEY, Tenant, World, running
 
 from clearance.authority.clock import ManualClock
@@ -20,7 +21,8 @@ SETTINGS = Settings(admin_key=ADMIN_KEY, webhook_private=True, webhook_http=True
 def shared_world() -> Iterator[World]:
     clock = ManualClock()
     authority = EmbeddedAuthority(SqliteStore(MEMORY), clock=clock, background=False)
-    with running(authority, SETTINGS) as it, httpx.Client(base_url=it.url, timeout=20) as client:
+    hooks = {"response": [conforms]}
+    with running(authority, SETTINGS) as it, httpx.Client(base_url=it.url, timeout=20, event_hooks=hooks) as client:
         yield World(it, client, clock)
     authority.close()
 

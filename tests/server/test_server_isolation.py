@@ -82,6 +82,19 @@ def requests_of(me: Tenant, it: Other) -> dict[str, tuple[str, str, Any, tuple[i
             {"scope": scope, "allocated": amount(5)},
             (403,),
         ),
+        "POST /v1/x-clearance/budgets/apply": (
+            "POST",
+            "/v1/x-clearance/budgets/apply",
+            {
+                "budgets": [
+                    {"scope": f"tenant:{me.name}", "allocated": amount(5)},
+                    {"scope": scope, "allocated": amount(5)},
+                ]
+            },
+            (403,),
+        ),
+        "POST /v1/x-clearance/budgets/close": ("POST", "/v1/x-clearance/budgets/close" + where, {}, (403,)),
+        "GET /v1/x-clearance/events": ("GET", f"/v1/x-clearance/events?tenant={name}", None, (403,)),
         "POST /v1/x-clearance/runs": (
             "POST",
             "/v1/x-clearance/runs",
@@ -89,6 +102,12 @@ def requests_of(me: Tenant, it: Other) -> dict[str, tuple[str, str, Any, tuple[i
             (403,),
         ),
         "POST /v1/x-clearance/runs/{reservation_id}/end": ("POST", f"/v1/x-clearance/runs/{it.run}/end", {}, (403,)),
+        "POST /v1/x-clearance/hooks/openclaw": (
+            "POST",
+            "/v1/x-clearance/hooks/openclaw",
+            {"hook": "before_tool_call", "event": {}, "ctx": {}, "config": {"tenant": name}},
+            (403,),
+        ),
         "POST /v1/x-clearance/kill": ("POST", "/v1/x-clearance/kill", stop, (403,)),
         "POST /v1/x-clearance/pause": ("POST", "/v1/x-clearance/pause", {**stop, "scope": f"run:{it.run}"}, (403,)),
         "POST /v1/x-clearance/resume": ("POST", "/v1/x-clearance/resume", {**stop, "scope": "*"}, (403,)),

@@ -162,9 +162,12 @@ class Deciding(Operating):
         ttl_ms: int = DEFAULT_TTL_MS,
         overage_policy: OveragePolicy | None = None,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Decision:
-        return self._batch.run(self._start_run(subject, budget, name, ttl_ms, overage_policy, run_id, metadata))
+        return self._batch.run(
+            self._start_run(subject, budget, name, ttl_ms, overage_policy, run_id, idempotency_key, metadata)
+        )
 
     async def astart_run(
         self,
@@ -175,9 +178,12 @@ class Deciding(Operating):
         ttl_ms: int = DEFAULT_TTL_MS,
         overage_policy: OveragePolicy | None = None,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Decision:
-        return await self._batch.arun(self._start_run(subject, budget, name, ttl_ms, overage_policy, run_id, metadata))
+        return await self._batch.arun(
+            self._start_run(subject, budget, name, ttl_ms, overage_policy, run_id, idempotency_key, metadata)
+        )
 
     def _start_run(
         self,
@@ -187,6 +193,7 @@ class Deciding(Operating):
         ttl_ms: int,
         policy: OveragePolicy | None,
         run_id: str | None,
+        key: str | None,
         metadata: Mapping[str, Any] | None,
     ) -> Operation[Decision]:
         request = ask(
@@ -197,7 +204,7 @@ class Deciding(Operating):
             grace_period_ms=DEFAULT_GRACE_MS,
             overage_policy=policy,
             run_id=run_id,
-            idempotency_key=None,
+            idempotency_key=key,
             metadata=metadata,
             kind="run",
             unfunded=budget is None,

@@ -166,6 +166,7 @@ class Authority(Protocol):
         ttl_ms: int = DEFAULT_TTL_MS,
         overage_policy: OveragePolicy | None = None,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
         metadata: Metadata | None = None,
     ) -> Decision:
         """Open a run: hold `budget` and make it the account of the calls inside (design, section 5).
@@ -185,6 +186,7 @@ class Authority(Protocol):
         ttl_ms: int = DEFAULT_TTL_MS,
         overage_policy: OveragePolicy | None = None,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
         metadata: Metadata | None = None,
     ) -> Decision: ...
 

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clearance.cli import views
-from clearance.cli.session import Session, command
+from clearance.cli.session import URL_VARIABLE, Session, command
 from clearance.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from clearance.config import Config
+    from clearance.store.compaction import Compaction
     from clearance.store.interface import Store
 
 _PANEL = "Serve and move"
+PROGRESS_SECONDS = 1.0
+_AGES_MS = {"h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 
 StoreOption = Annotated[str | None, typer.Option("--store", metavar="URL", help="The ledger; default: as elsewhere.")]
-Host = Annotated[str, typer.Option("--host", help="Where to listen; beyond loopback only with keys.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535)]
+Host = Annotated[
+    str | None, typer.Option("--host", help="Where to listen (127.0.0.1); beyond loopback only with keys.")
+]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0 takes a free one (7878).")]
+Durability = Annotated[str | None, typer.Option("--durability", help="power, settlements or process.")]
 AdminPort = Annotated[int | None, typer.Option("--admin-port", min=0, max=65535, help="A second port, same routes.")]
+OlderThan = Annotated[str, typer.Option("--older-than", metavar="AGE", help="What may go: 90d, 12w or 36h.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines; - for standard output or input.")]
 
-database = typer.Typer(help="Migrate, export and import a whole ledger.", no_args_is_help=True)
+database = typer.Typer(help="Migrate, compact, export and import a whole ledger.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +43,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(database, name="db", rich_help_panel=_PANEL)
     command(database, "status")(status)
     command(database, "migrate")(migrate)
+    command(database, "compact")(compact)
     command(database, "export")(export)
     command(database, "import")(import_)
 
@@ -38,18 +51,46 @@ def register(app: typer.Typer) -> None:
 def serve(
     session: Session,
     store: StoreOption = None,
-    host: Host = "127.0.0.1",
-    port: Port = 7878,
+    host: Host = None,
+    port: Port = None,
     admin_port: AdminPort = None,
+    durability: Durability = None,
 ) -> None:
-    """Answer the Cycles protocol over HTTP until Ctrl-C. The first start makes an admin key and shows it once."""
-    url, durability = (store, "settlements") if store else session.place()
+    """Answer the Cycles protocol over HTTP until Ctrl-C. The first start makes an admin key and shows it once.
+
+    What is not given here is taken from `server:` in the configuration. The admin key is that of CLEARANCE_ADMIN_KEY.
+    """
+    from clearance.config.server import ServerOptions
+    from clearance.connecting import DEFAULT_DURABILITY
+
     try:
         from clearance.server import serve as run
+        from clearance.server.settings import DEFAULT_HOST, DEFAULT_PORT, settings_of
     except ImportError as error:
         hint = "pip install 'clearance[server]'"
         raise InvalidRequest("serve", f"needs {error.name}, which is not installed", hint) from None
-    run(url, host=host, port=port, admin_port=admin_port, durability=durability, tell=_tell)
+    config = session.config(("ledger", "durability", "server"))
+    options = config.server if config else ServerOptions()
+    kept = durability or options.durability or (config.durability if config else DEFAULT_DURABILITY)
+    run(
+        store or _stored(session, config),
+        host=host or options.host or DEFAULT_HOST,
+        port=next(it for it in (port, options.port, DEFAULT_PORT) if it is not None),
+        admin_port=admin_port if admin_port is not None else options.admin_port,
+        durability=kept,
+        settings=settings_of(options, config.admin_key_file if config else None),
+        tell=_tell,
+    )
+
+
+def _stored(session: Session, config: Config | None) -> str:
+    """The ledger: --ledger, CLEARANCE_URL, what the configuration says, the default. A server has no server's URL."""
+    from clearance.connecting import data_folder, is_server
+
+    named = session.ledger or os.environ.get(URL_VARIABLE) or ""
+    if named and not is_server(named):
+        return named
+    return (config.store_url if config else None) or str(data_folder() / "ledger.db")
 
 
 def _tell(line: str) -> None:
@@ -68,6 +109,39 @@ def migrate(session: Session) -> None:
     """Bring the ledger's schema up to date; opening it does the same."""
     with _opened(session, create=True) as store:
         session.show(store.describe(), views.facts)
+
+
+def compact(session: Session, older_than: OlderThan, dry_run: DryRun = False) -> None:
+    """Remove settled reservations, lines of the log and used keys of before AGE, beside the traffic. Balances stay."""
+    from clearance.authority.clock import SystemClock
+    from clearance.store import compaction
+
+    age_ms = _age_ms(older_than)
+    with _opened(session) as store:
+        done = compaction.compact(store, age_ms, SystemClock().now_ms(), dry_run=dry_run, progress=_Progress().tell)
+        session.show(done.as_dict(), views.facts)
+
+
+class _Progress:
+    """A line a second on standard error, none for what is done sooner."""
+
+    def __init__(self) -> None:
+        self._told_at = monotonic()
+
+    def tell(self, stage: str, done: Compaction) -> None:
+        if monotonic() - self._told_at < PROGRESS_SECONDS:
+            return
+        self._told_at = monotonic()
+        _tell(
+            f"{stage}: {done.keys_removed:,} keys, {done.lines_seen:,} lines looked at, {done.lines_removed:,} removed"
+        )
+
+
+def _age_ms(text: str) -> int:
+    found = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text.strip())
+    if found is None:
+        raise InvalidRequest("older-than", f"{text!r} is no age", "a number of hours, days or weeks: 36h, 90d, 12w")
+    return int(found[1]) * _AGES_MS[found[2]]
 
 
 def export(session: Session, file: File) -> None:

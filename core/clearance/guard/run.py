@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from weakref import ref
 
 from clearance.authority.interface import Authority, Metadata
-from clearance.errors import ClearanceError, Conflict, InvalidRequest, NotFound
+from clearance.errors import (
+    AuthorityUnavailable,
+    BadAnswer,
+    ClearanceError,
+    Conflict,
+    Denied,
+    InvalidRequest,
+    NotFound,
+    StoreError,
+)
 from clearance.guard.arrears import UNDECIDED, Job
 from clearance.guard.cancellation import stopped_error
 from clearance.guard.context import Frame, acting_subject, current_run, pop, push
 from clearance.guard.desk import desk_of
 from clearance.guard.outcome import Commit, of_another_call
-from clearance.guard.process import current_pid
+from clearance.guard.process import current_pid, new_key
 from clearance.guard.report import RunReport, Tally
 from clearance.guard.steps import Ask, Steps, aperform, perform
 from clearance.model.account import OveragePolicy
@@ -156,15 +165,37 @@ class Run:
             "overage_policy": self._overage_policy,
             "run_id": None if self.parent is None else self.parent.id,
             "metadata": self._metadata,
+            "idempotency_key": new_key(),
         }
+        start = Ask("start_run", (self._subject, self.budget), options)
         try:
-            decision: Decision = yield Ask("start_run", (self._subject, self.budget), options)
+            decision: Decision = yield start
         except ClearanceError as error:
             of_another_call(error)
+            if isinstance(error, AuthorityUnavailable | BadAnswer) and not isinstance(error, StoreError):
+                self._take_back_later(start)  # nobody knows: it may have begun all the same
+            raise
+        except BaseException:
+            self._take_back_later(start)  # interrupted before the answer
             raise
         self._begun(decision, sent)
         desk.scheduler.watch(self)
         return self
+
+    def _take_back_later(self, start: Ask) -> None:
+        """Nobody will use the run that may have begun. Asked again with the same key it answers the id to end."""
+        desk = desk_of(self.authority)
+        lease_end = desk.scheduler.clock() + self.ttl_ms / 1000
+
+        def steps() -> Steps[None]:
+            if desk.scheduler.clock() > lease_end:
+                return  # whatever was held has expired by itself
+            with suppress(Denied, Conflict, NotFound):  # it never began, or has ended
+                decision: Decision = yield start
+                if decision.reservation_id is not None:
+                    yield Ask("end_run", (decision.reservation_id,), {})
+
+        desk.arrears.add(Job(self.authority, steps, f"end of run {self.name!r} that nobody uses"))
 
     def _begun(self, decision: Decision, sent: float) -> None:
         if decision.reservation_id is None:

@@ -11,6 +11,7 @@ from clearance.authority.interface import Authority
 from clearance.errors import (
     BudgetExceeded,
     ClearanceError,
+    NotFound,
     OverdraftLimitExceeded,
     ReservationExpired,
     ReservationFinalized,
@@ -119,7 +120,8 @@ def _committing(ticket: Ticket, outcome: Commit) -> Steps[Settlement | None]:
     try:
         answer: Settlement = yield _commit(ticket, outcome.amount, ticket.key, outcome.metadata)
         return answer
-    except ReservationExpired:
+    except (ReservationExpired, NotFound):
+        # Not found: a power cut or fail-over has forgotten the hold. The money is spent all the same.
         facts = {**outcome.metadata, "reservation_id": ticket.reservation_id}
         return (yield from _recording(ticket, outcome.amount, ticket.overage_policy, ticket.key, facts))
     except (BudgetExceeded, OverdraftLimitExceeded) as refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clearance.remote.administration import Administration
 from clearance.remote.client import DEFAULT_TIMEOUT_MS, RemoteAuthority
 from clearance.remote.errors import BadAnswer, Forbidden, NotAuthorized, NotOffered
 from clearance.remote.journal import Journal
@@ -11,6 +12,7 @@ from clearance.remote.replay import Replayed
 
 __all__ = [
     "DEFAULT_TIMEOUT_MS",
+    "Administration",
     "Allowance",
     "BadAnswer",
     "Forbidden",

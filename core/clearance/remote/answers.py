@@ -8,6 +8,7 @@ from clearance.errors import (
     AuthorityUnavailable,
     BudgetNotFound,
     ClearanceError,
+    Conflict,
     Denied,
     InvalidRequest,
     LimitExceeded,
@@ -16,7 +17,7 @@ from clearance.errors import (
 from clearance.model.amount import Amount
 from clearance.model.results import Decision, Lease, Settlement, Stop
 from clearance.model.subject import Subject
-from clearance.remote.errors import BadAnswer
+from clearance.remote.errors import BadAnswer, Forbidden
 from clearance.remote.retries import Doubt
 from clearance.remote.wire import (
     Call,
@@ -37,6 +38,7 @@ from clearance.remote.wire import (
 T = TypeVar("T")
 
 MAX_MESSAGE = 500
+NO_CONTENT = 204
 
 
 def judge(call: Call[T], response: Response) -> T | Doubt:
@@ -58,9 +60,9 @@ def judge(call: Call[T], response: Response) -> T | Doubt:
 
 def _success(call: Call[T], response: Response) -> T | Doubt:
     try:
-        if response.status != call.status:
+        if response.status not in (call.status, call.or_status):
             raise Unreadable(f"status {response.status} instead of {call.status}")
-        return call.read(parsed(response.body))
+        return call.read({} if response.status == NO_CONTENT else parsed(response.body))
     except Unreadable as problem:
         error = BadAnswer(f"{call.verb}: the answer is not the protocol's ({problem})", details={"verb": call.verb})
         return Doubt(error)
@@ -86,6 +88,11 @@ for _kind in _kinds(ClearanceError):
         _BY_CODE.setdefault((_kind.code, _kind.status), _kind)
     if issubclass(_kind, Denied):
         _BY_REASON.setdefault(_kind.reason or _kind.code, _kind)
+# The governance plane has codes of its own, and its own word for a conflict.
+_BY_CODE |= {(f"{thing}_NOT_FOUND", 404): NotFound for thing in ("TENANT", "BUDGET", "WEBHOOK", "EVENT")}
+_BY_CODE |= {(code, 409): Conflict for code in ("INVALID_REQUEST", "REPLAY_IN_PROGRESS")}
+_BY_CODE |= {("INVALID_REQUEST", status): InvalidRequest for status in (413, 415, 431)}
+_BY_CODE |= {("WEBHOOK_URL_INVALID", 400): InvalidRequest, ("INSUFFICIENT_PERMISSIONS", 403): Forbidden}
 
 
 def refusal(call: Call[Any], response: Response) -> ClearanceError:

@@ -21,7 +21,7 @@ from clearance.remote.settling import Settling
 from clearance.remote.steps import perform
 from clearance.remote.transport import Transport
 from clearance.remote.verbs import Verbs
-from clearance.remote.wire import ADMIN_KEY, TENANT_KEY
+from clearance.remote.wire import ADMIN_KEY, TENANT_KEY, credential
 
 log = logging.getLogger("clearance.remote")
 
@@ -60,8 +60,8 @@ class RemoteAuthority(Verbs, Operating, Guarding):
         background: bool = True,
     ) -> None:
         _check_timeout(timeout_ms)
-        headers = {TENANT_KEY: _credential("api_key", api_key)}
-        admin = {ADMIN_KEY: _credential("admin_key", admin_key)} if admin_key else headers
+        headers = {TENANT_KEY: credential("api_key", api_key)}
+        admin = {ADMIN_KEY: credential("admin_key", admin_key)} if admin_key else headers
         self._shell = Transport(url, headers, admin)
         self._has_admin_key = bool(admin_key)
         self.url = self._shell.address.name
@@ -132,13 +132,6 @@ def _check_timeout(timeout_ms: int) -> None:
         raise InvalidRequest("timeout_ms", f"is a {type(timeout_ms).__name__}", "a whole number")
     if not MIN_TIMEOUT_MS <= timeout_ms <= MAX_TIMEOUT_MS:
         raise InvalidRequest("timeout_ms", f"{timeout_ms} is refused", f"{MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS}")
-
-
-def _credential(field: str, key: str) -> bytes:
-    """As a header value. The message never shows the key."""
-    if not isinstance(key, str) or not key or not key.isascii() or not key.isprintable() or key != key.strip():
-        raise InvalidRequest(field, "is missing or has characters that no header can carry", "an API key")
-    return key.encode()
 
 
 def _after_fork_in_child() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from clearance.errors import ClearanceError
+from clearance.errors import BadAnswer, ClearanceError
+
+__all__ = ["BadAnswer", "Forbidden", "NotAuthorized", "NotOffered"]
 
 
 class NotAuthorized(ClearanceError):
@@ -17,13 +19,6 @@ class Forbidden(NotAuthorized):
 
     code = "FORBIDDEN"
     status = 403
-
-
-class BadAnswer(ClearanceError):
-    """The server answered, but not in the protocol. Nobody knows whether the request took effect."""
-
-    code = "BAD_ANSWER"
-    status = 502
 
 
 class NotOffered(ClearanceError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.authority.requests import check_amount, check_id, check_key, check_text
@@ -12,15 +13,15 @@ from clearance.ledger.funding import FundingOperation
 from clearance.model.amount import Amount, Unit, parse_unit
 from clearance.model.balance import Balance
 from clearance.model.reservation import Reservation
-from clearance.model.results import Page, Stop
-from clearance.model.subject import parse_scope, tenant_of
+from clearance.model.results import Event, Page, Stop
+from clearance.model.subject import Subject, parse_scope, tenant_of
 from clearance.remote import readings, requests
 from clearance.remote.errors import NotOffered
 from clearance.remote.exchange import Exchange
 from clearance.remote.plan import Plan
 from clearance.remote.steps import Shell, perform
-from clearance.remote.wire import BALANCES, RESERVATIONS, VENDOR, Call, Json, Request, get, post, reservation_path
-from clearance.store.interface import ReservationQuery
+from clearance.remote.wire import BALANCES, LOG, RESERVATIONS, VENDOR, Call, Json, Request, get, post, reservation_path
+from clearance.store.interface import EventQuery, ReservationQuery
 
 T = TypeVar("T")
 
@@ -107,6 +108,12 @@ class Operating:
             if cursor is None:
                 raise NotFound(f"{path} has no budget in {kept_in}", scope=path)
 
+    def events(self, query: EventQuery | None = None, *, limit: int = 100) -> list[Event]:
+        """Lines of the audit log, by default the oldest first. A tenant's key sees its own tenant's."""
+        self._require("events", "events()")
+        given = readings.log_query(query or EventQuery()) | {"limit": limit}
+        return self._ask(Call("events", get(LOG, given, as_admin=self._has_admin_key), readings.events))
+
     def _tenant(self) -> str:
         return self._ask(Call("introspect", get("/v1/auth/introspect"), readings.tenant))
 
@@ -153,6 +160,15 @@ class Operating:
         self._require("budget.spec", "set_budget()")
         return self._budget("PUT", VENDOR + "/budgets", spec.model_dump(mode="json", exclude_none=True))
 
+    def apply_budgets(self, specs: Sequence[BudgetSpec]) -> list[Balance]:
+        """All of them in one transaction, or none."""
+        self._require("budget.apply", "apply_budgets()")
+        if not specs:
+            return []
+        body = {"budgets": [spec.model_dump(mode="json", exclude_none=True) for spec in specs]}
+        request = post(f"{VENDOR}/budgets/apply", body, as_admin=self._has_admin_key)
+        return self._ask(Call("apply_budgets", request, readings.ledgers))
+
     def fund(
         self,
         scope: str,
@@ -189,9 +205,20 @@ class Operating:
     def unfreeze(self, scope: str, unit: Unit = Unit.USD_MICROCENTS, *, reason: str = "") -> Balance:
         return self._status("unfreeze", scope, unit, reason)
 
-    def _status(self, verb: str, scope: str, unit: Unit, reason: str) -> Balance:
+    def close_budget(self, scope: str, unit: Unit = Unit.USD_MICROCENTS, *, reason: str = "") -> Balance:
+        """For good."""
+        self._require("budget.close", "close_budget()")
+        return self._status("close", scope, unit, reason, home=f"{VENDOR}/budgets")
+
+    def close_tenant(self, tenant: str) -> None:
+        """For good: releases open calls, charges open runs what they spent, closes the budgets. Needs the admin key."""
+        path = f"/v1/admin/tenants/{quote(Subject(tenant=tenant).tenant_key, safe='')}"
+        request = post(path, {"status": "CLOSED"}, as_admin=True)._replace(method="PATCH")
+        self._ask(Call("close_tenant", request, lambda data: None))
+
+    def _status(self, verb: str, scope: str, unit: Unit, reason: str, home: str = BUDGETS) -> Balance:
         query = urlencode(self._named(parse_scope(scope), parse_unit(unit)))
-        return self._budget("POST", f"{BUDGETS}/{verb}?{query}", {"reason": reason} if reason else {})
+        return self._budget("POST", f"{home}/{verb}?{query}", {"reason": reason} if reason else {})
 
     def _named(self, path: str, unit: Unit) -> dict[str, object]:
         return {"scope": path, "unit": unit.value}

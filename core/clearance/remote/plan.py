@@ -181,7 +181,8 @@ class Plan:
 
     def start_run(self, asked: Ask) -> Steps[Decision]:
         if not self._runs.knows(asked.run_id) and (yield from self.offers("runs")):
-            return (yield from self._exchange.of(requests.start_run(asked)))
+            keyed = yield from self.offers("runs.keys")
+            return (yield from self._exchange.of(requests.start_run(asked, keyed=keyed)))
         if self._runs.funded(asked.run_id):
             decision: Decision = yield Work(lambda: self._runs.start_inside(asked))
             return decision

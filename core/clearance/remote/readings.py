@@ -11,7 +11,7 @@ from clearance.model.balance import Balance
 from clearance.model.caps import CapsRule
 from clearance.model.period import Period
 from clearance.model.reservation import Reservation
-from clearance.model.results import Page, Stop
+from clearance.model.results import Event, Page, Stop
 from clearance.model.subject import covers, tenant_of
 from clearance.remote import answers
 from clearance.remote.wire import (
@@ -25,7 +25,7 @@ from clearance.remote.wire import (
     texts,
     whole,
 )
-from clearance.store.interface import ReservationQuery
+from clearance.store.interface import EventQuery, ReservationQuery
 
 STATUSES = ("ACTIVE", "COMMITTED", "RELEASED", "EXPIRED")
 
@@ -164,6 +164,38 @@ def _ms(iso: str | None) -> int | None:
         return None if iso is None else int(datetime.fromisoformat(iso).timestamp() * 1000)
     except ValueError:
         return None
+
+
+def ledgers(data: Json) -> list[Balance]:
+    return [ledger(item) for item in _items(data, "ledgers")]
+
+
+def log_query(query: EventQuery) -> dict[str, Any]:
+    return {
+        "after": query.after or None,
+        "tenant": query.tenant,
+        "scope": query.scope,
+        "types": ",".join(query.types) or None,
+        "reservation_id": query.reservation_id,
+        "order": "desc" if query.descending else "asc",
+    }
+
+
+def events(data: Json) -> list[Event]:
+    return [_event(item) for item in _items(data, "events")]
+
+
+def _event(item: Json) -> Event:
+    facts = item.get("data")
+    return Event(
+        whole(item, "seq"),
+        whole(item, "at_ms"),
+        optional_text(item, "tenant") or "",
+        text(item, "type"),
+        optional_text(item, "scope"),
+        optional_text(item, "reservation_id"),
+        facts if isinstance(facts, dict) else {},
+    )
 
 
 def stops(data: Json) -> list[Stop]:

@@ -174,7 +174,8 @@ def capabilities() -> Call[frozenset[str]]:
     return Call("capabilities", get(VENDOR + "/capabilities"), answers.extensions)
 
 
-def start_run(asked: Ask) -> Call[Decision]:
+def start_run(asked: Ask, *, keyed: bool = False) -> Call[Decision]:
+    """`keyed`: the server remembers the key, so that a second try opens no second run."""
     body: Json = {"subject": asked.subject.wire, "name": asked.action.name, "ttl_ms": asked.ttl_ms}
     if not asked.unfunded:
         body["budget"] = wire_amount(asked.estimate)
@@ -191,8 +192,7 @@ def start_run(asked: Ask) -> Call[Decision]:
         lambda data: answers.decision(data, asked.subject, asked.estimate, live=True),
         status=201,
         deciding=True,
-        # The server does not remember the key of a run: a second try could open a second one.
-        repeatable=False,
+        repeatable=keyed,
         run_id=asked.run_id,
     )
 

@@ -48,6 +48,7 @@ def _run_asked(
     ttl_ms: int,
     policy: OveragePolicy | None,
     run_id: str | None,
+    key: str | None,
     metadata: Metadata | None,
 ) -> Ask:
     return ask(
@@ -58,7 +59,7 @@ def _run_asked(
         grace_period_ms=DEFAULT_GRACE_MS,
         overage_policy=policy,
         run_id=run_id,
-        idempotency_key=key_of(None),
+        idempotency_key=key_of(key),
         metadata=metadata,
         kind="run",
         unfunded=budget is None,
@@ -220,10 +221,11 @@ class Verbs:
         ttl_ms: int = DEFAULT_TTL_MS,
         overage_policy: OveragePolicy | None = None,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
         metadata: Metadata | None = None,
     ) -> Decision:
         """At a server of the base protocol the run is one reservation there and its slices are kept here."""
-        asked = _run_asked(subject, budget, name, ttl_ms, overage_policy, run_id, metadata)
+        asked = _run_asked(subject, budget, name, ttl_ms, overage_policy, run_id, idempotency_key, metadata)
         return perform(self._shell, self._plan.start_run(asked))
 
     async def astart_run(
@@ -235,9 +237,10 @@ class Verbs:
         ttl_ms: int = DEFAULT_TTL_MS,
         overage_policy: OveragePolicy | None = None,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
         metadata: Metadata | None = None,
     ) -> Decision:
-        asked = _run_asked(subject, budget, name, ttl_ms, overage_policy, run_id, metadata)
+        asked = _run_asked(subject, budget, name, ttl_ms, overage_policy, run_id, idempotency_key, metadata)
         return await aperform(self._shell, self._plan.start_run(asked))
 
     def end_run(self, run_id: str, *, metadata: Metadata | None = None) -> Settlement:

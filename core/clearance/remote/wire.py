@@ -31,6 +31,7 @@ DECIDE = "/v1/decide"
 BALANCES = "/v1/balances"
 VENDOR = "/v1/x-clearance"
 RUNS = VENDOR + "/runs"
+LOG = VENDOR + "/events"
 STOPPED = VENDOR + "/stopped"
 
 
@@ -77,6 +78,7 @@ class Call(Generic[T]):
     request: Request
     read: Callable[[Json], T]
     status: int = 200
+    or_status: int | None = None
     deciding: bool = False
     repeatable: bool = True
     run_id: str | None = None
@@ -89,6 +91,13 @@ def post(path: str, body: Json, *headers: tuple[bytes, bytes], as_admin: bool = 
 def get(path: str, query: Mapping[str, object] | None = None, *, as_admin: bool = False) -> Request:
     given = {name: value for name, value in (query or {}).items() if value is not None}
     return Request("GET", f"{path}?{urlencode(given)}" if given else path, as_admin=as_admin)
+
+
+def credential(field: str, key: str) -> bytes:
+    """As a header value. The message never shows the key."""
+    if not isinstance(key, str) or not key or not key.isascii() or not key.isprintable() or key != key.strip():
+        raise InvalidRequest(field, "is missing or has characters that no header can carry", "an API key")
+    return key.encode()
 
 
 def reservation_path(reservation_id: str, verb: str = "") -> str:
@@ -170,7 +179,7 @@ def caps(data: Json) -> Caps | None:
 
 def figures(data: Json, unit: Unit) -> Figures:
     """The balances in this unit, by scope path. They inform, so one that cannot be read is left out."""
-    found: Figures = {}
+    found: dict[str, list[int]] = {}
     for item in data.get("balances") or ():
         if isinstance(item, dict) and (row := _figures(item, unit)) is not None:
             found[item.get("scope_path") or item["scope"]] = row

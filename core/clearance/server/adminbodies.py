@@ -8,14 +8,15 @@ from pydantic import AwareDatetime, Field, field_validator
 
 from clearance.authority.interface import MAX_TTL_MS, MIN_TTL_MS
 from clearance.model.amount import Unit
-from clearance.server.bodies import ABSENT, AmountBody, Body, Count, Policy
+from clearance.server.bodies import ABSENT, SCOPE, AmountBody, Body, Count, Policy
 from clearance.server.permissions import PERMISSIONS
 
 TenantId = Annotated[str, Field(min_length=3, max_length=64, pattern=r"^[a-z0-9-]+$")]
 Text = Annotated[str, Field(max_length=1024)]
 ShortText = Annotated[str, Field(min_length=1, max_length=256)]
 Status = Literal["ACTIVE", "SUSPENDED", "CLOSED"]
-ScopeText = Annotated[str, Field(min_length=1, max_length=1024)]
+ScopeText = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=SCOPE)]
+Permissions = Annotated[list[str], Field(max_length=64, json_schema_extra={"items": {"enum": sorted(PERMISSIONS)}})]
 Metadata = Annotated[dict[str, Any], Field(max_length=32)]
 Ttl = Annotated[int, Field(ge=MIN_TTL_MS, le=MAX_TTL_MS)]
 
@@ -45,7 +46,7 @@ class NewKeyBody(Body):
     tenant_id: TenantId
     name: ShortText
     description: Text = ABSENT
-    permissions: Annotated[list[str], Field(max_length=64)] = ABSENT
+    permissions: Permissions = ABSENT
     expires_at: AwareDatetime = ABSENT
     metadata: Metadata = ABSENT
 
@@ -58,7 +59,7 @@ class NewKeyBody(Body):
 class KeyPatch(Body):
     name: ShortText = ABSENT
     description: Text = ABSENT
-    permissions: Annotated[list[str], Field(max_length=64)] = ABSENT
+    permissions: Permissions = ABSENT
     metadata: Metadata = ABSENT
 
     @field_validator("permissions")
@@ -115,6 +116,7 @@ class CapsBody(Body):
     tool_denylist: Annotated[list[ShortText], Field(max_length=256)] = ABSENT
     cooldown_ms: Count = ABSENT
     models: Annotated[list[ShortText], Field(max_length=256)] = ABSENT
+    approval_tools: Annotated[list[ShortText], Field(max_length=256)] = ABSENT
 
 
 class CapsRuleBody(Body):
@@ -128,6 +130,9 @@ class PeriodBody(Body):
     timezone: Annotated[str, Field(max_length=64)] = "UTC"
 
 
+MAX_BUDGETS = 1_000
+
+
 class BudgetSpecBody(Body):
     """The whole of a budget, for our own route."""
 
@@ -137,3 +142,9 @@ class BudgetSpecBody(Body):
     overage_policy: Policy = ABSENT
     period: PeriodBody = ABSENT
     caps: Annotated[list[CapsRuleBody], Field(max_length=16)] = ABSENT
+
+
+class BudgetsBody(Body):
+    """All of them, or none."""
+
+    budgets: Annotated[list[BudgetSpecBody], Field(min_length=1, max_length=MAX_BUDGETS)]

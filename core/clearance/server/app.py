@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from time import perf_counter
 from typing import Any
 
 from clearance.authority.attributing import ORIGIN
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.server.auth import Principal
+from clearance.server.bounded import ANSWER, RECEIVED
 from clearance.server.context import Server
 from clearance.server.delivery import Dispatcher
 from clearance.server.errors import Headers, Refused, told
@@ -22,6 +24,8 @@ from clearance.server.tracing import Trace, trace_of
 
 log = logging.getLogger("clearance.server")
 _NO_STORE = (b"cache-control", b"no-store")
+_USUAL = (200, 201)
+"""Answers with these have no header that ends the connection."""
 
 
 def create_app(authority: EmbeddedAuthority, settings: Settings | None = None) -> App:
@@ -51,9 +55,11 @@ class App:
         await receive()
         self.watch.close()
         await self.dispatcher.stop()
+        await self.server.off_loop(self.server.close)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = perf_counter()
         headers = dict(scope["headers"])
         trace = trace_of(headers)
         common = [
@@ -67,21 +73,22 @@ class App:
             return
         except Exception as error:
             reply = _refusal(call, error, common)
+            self.server.metrics.refused(error)
+        self.server.metrics.answered(call, reply, perf_counter() - began)
         if isinstance(reply, Stream):
             await _send_stream(reply, common, receive, send)
             return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": reply.status,
-                "headers": [*reply.headers, (b"content-length", str(len(reply.body)).encode()), *common],
-            }
-        )
+        all_headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), *common]
+        at_once = scope.get(ANSWER) if reply.status in _USUAL else None
+        if at_once is not None and at_once(reply.status, all_headers, reply.body):
+            return
+        await send({"type": "http.response.start", "status": reply.status, "headers": all_headers})
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _answer(self, call: Call, common: Headers) -> Reply | Stream:
         self._require_small(call)
         route = self._routing.find(call)
+        call.route = route.path
         principal = call.principal = self.server.gate.enter(call, route.access, route.permission)
         if principal.tenant:
             common.append((b"x-cycles-tenant", principal.tenant.encode()))
@@ -97,6 +104,8 @@ class App:
 
     def _require_small(self, call: Call) -> None:
         most = self.server.settings.max_header_bytes
+        if call.scope.get(RECEIVED, most + 1) <= most:
+            return
         if sum(len(name) + len(value) for name, value in call.headers.items()) > most:
             raise Refused(431, "INVALID_REQUEST", f"the headers have more than {most:,} bytes")
 

@@ -21,6 +21,14 @@ from clearance.model.subject import LEVELS, MAX_DIMENSIONS, NAME_PATTERN, Subjec
 ABSENT: Any = None
 """The default of a field that may be left out but must not be null."""
 
+NOT_BLANK: dict[str, Any] = {"pattern": r"[^\s\x1c-\x1f\x85]"}
+SCOPE_NAME = "[a-zA-Z0-9_.-]{1,128}"
+_BELOW = ["".join(f"(?:/{level}:{SCOPE_NAME})?" for level in LEVELS[at + 1 :]) for at in range(len(LEVELS))]
+_SCOPES = "|".join(f"{level}:{SCOPE_NAME}{_BELOW[at]}" for at, level in enumerate(LEVELS))
+SCOPE: dict[str, Any] = {"pattern": f"^(?:{_SCOPES})$", "examples": ["tenant:acme/agent:bot"]}
+"""Only described: levels in their order, each at most once. `parse_scope` decides and takes capitals as well."""
+TARGET: dict[str, Any] = {"pattern": rf"^(?:{_SCOPES}|run:\S+|\*)$"}
+
 Key = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 Count = Annotated[int, Field(ge=0, le=INT64_MAX)]
@@ -32,6 +40,8 @@ class Body(BaseModel):
 
 
 class SubjectBody(Body):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [level]} for level in LEVELS]})
+
     tenant: Name = ABSENT
     workspace: Name = ABSENT
     app: Name = ABSENT
@@ -71,8 +81,8 @@ def _new_subject(tenant: str, levels: tuple[str | None, ...], dimensions: dict[s
 
 
 class ActionBody(Body):
-    kind: Annotated[str, Field(min_length=1, max_length=64)]
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    kind: Annotated[str, Field(min_length=1, max_length=64, json_schema_extra=NOT_BLANK)]
+    name: Annotated[str, Field(min_length=1, max_length=256, json_schema_extra=NOT_BLANK)]
     tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=10)] = ABSENT
 
     @field_validator("kind", "name")
@@ -154,6 +164,7 @@ class EventBody(Keyed):
 
 
 class RunBody(Body):
+    idempotency_key: Key = ABSENT
     subject: SubjectBody
     budget: AmountBody = ABSENT
     name: Annotated[str, Field(min_length=1, max_length=256)] = "run"
@@ -168,9 +179,9 @@ class EndRunBody(Body):
 
 
 class StopBody(Body):
-    scope: Annotated[str, Field(min_length=1, max_length=1024)]
-    reason: Annotated[str, Field(min_length=1, max_length=512)]
-    actor: Annotated[str, Field(min_length=1, max_length=128)] = ABSENT
+    scope: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=TARGET)]
+    reason: Annotated[str, Field(min_length=1, max_length=512, json_schema_extra=NOT_BLANK)]
+    actor: Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=NOT_BLANK)] = ABSENT
 
 
 class StoppedBody(Body):

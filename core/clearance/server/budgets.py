@@ -13,7 +13,14 @@ from clearance.model.account import ACTIVE, CLOSED, FROZEN, Account
 from clearance.model.amount import Amount, Unit
 from clearance.model.subject import parse_scope, tenant_of
 from clearance.server import cursors, parameters, wire
-from clearance.server.adminbodies import BudgetPatch, BudgetSpecBody, FundBody, NewBudget, ReasonBody
+from clearance.server.adminbodies import (
+    BudgetPatch,
+    BudgetsBody,
+    BudgetSpecBody,
+    FundBody,
+    NewBudget,
+    ReasonBody,
+)
 from clearance.server.bodies import AmountBody
 from clearance.server.context import Server
 from clearance.server.errors import forbidden, not_found
@@ -87,13 +94,47 @@ async def put_budget(server: Server, call: Call) -> Reply:
     scope = parse_scope(body.scope)
     _require_own(call, scope)
     spec = BudgetSpec(**body.model_dump(exclude_unset=True))
-    account = await _change(server, scope, lambda tx, now: budgets.put(tx, spec, now), spec.unit.value)
+    return Reply(_whole(await _change(server, scope, lambda tx, now: budgets.put(tx, spec, now), spec.unit.value)))
+
+
+async def apply_budgets(server: Server, call: Call) -> Reply:
+    """Our own route: many budgets brought to their specs in one transaction."""
+    body = await call.body(BudgetsBody, server.settings)
+    specs = [BudgetSpec(**it.model_dump(exclude_unset=True)) for it in body.budgets]
+    for spec in specs:
+        _require_own(call, spec.scope)
+
+    def apply(tx: Transaction, now_ms: int) -> list[Account]:
+        for spec in specs:
+            _require_open(tx, spec.scope)
+        found = []
+        for spec in specs:
+            account, changes = budgets.put(tx, spec, now_ms)
+            tx.write(changes, now_ms)
+            found.append(account)
+        return found
+
+    return Reply({"ledgers": [_whole(account) for account in await server.authority.akeep(apply)]})
+
+
+def _whole(account: Account) -> wire.Wire:
+    """With what only our own routes tell."""
     answer = wire.ledger(account)
     if account.period:
         answer["period"] = account.period.model_dump()
     if account.caps:
         answer["caps"] = [rule.model_dump(mode="json", exclude_defaults=True) for rule in account.caps]
-    return Reply(answer)
+    return answer
+
+
+async def close_budget(server: Server, call: Call) -> Reply:
+    """Our own route: for good."""
+    body = await call.body(ReasonBody, server.settings, optional=True)
+    scope, unit = _named(call)
+    account = await _change(
+        server, scope, lambda tx, _: budgets.with_new_status(tx, scope, unit, CLOSED, body.reason or ""), unit
+    )
+    return Reply(wire.ledger(account))
 
 
 async def list_budgets(server: Server, call: Call) -> Reply:

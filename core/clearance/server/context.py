@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.server.auth import Gate
@@ -12,6 +13,7 @@ from clearance.server.errors import forbidden
 from clearance.server.http import Call, Reply, Stream
 from clearance.server.keys import KeyRing
 from clearance.server.limits import RateLimit
+from clearance.server.metrics import Metrics
 from clearance.server.settings import Settings
 from clearance.server.tenants import TenantBook
 
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Handler = Callable[["Server", Call], Awaitable[Reply | Stream]]
 MAX_OWNERS = 100_000
+
+
+class Closing(Protocol):
+    def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Closing)
 
 
 class Server:
@@ -34,7 +43,23 @@ class Server:
         self.gate = Gate(self.ring, self.book, settings)
         self.limit = RateLimit(settings.requests_per_second)
         self.watch = watch
+        self.metrics = Metrics(authority)
         self._owners: dict[str, str] = {}
+        self._parts: dict[type, Any] = {}
+        self._parts_lock = Lock()
+
+    def once(self, kind: type[P], make: Callable[[], P]) -> P:
+        """The server's only one of a kind, made at its first use and closed with the server."""
+        with self._parts_lock:
+            found: P = self._parts.get(kind) or self._parts.setdefault(kind, make())
+            return found
+
+    def close(self) -> None:
+        """While the ledger is still open."""
+        with self._parts_lock:
+            parts = [self._parts.pop(kind) for kind in list(self._parts)]
+        for part in parts:
+            part.close()
 
     async def off_loop(self, work: Callable[[], R]) -> R:
         """Run what waits for the ledger, or reads much of it, beside the event loop."""

@@ -9,7 +9,7 @@ from clearance.model.results import Event
 from clearance.model.subject import parse_scope
 from clearance.server import cursors, parameters, wire
 from clearance.server.context import Server
-from clearance.server.errors import not_found
+from clearance.server.errors import forbidden, not_found
 from clearance.server.eventtypes import (
     CATEGORIES,
     INTERNAL_OF,
@@ -26,6 +26,7 @@ from clearance.store.interface import EventQuery
 BATCH = 500
 MAX_SCANNED = 20_000
 """How much of the log one request looks through; then it answers what it found and where to go on."""
+MAX_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +183,41 @@ def first_after(server: Server, at_ms: int) -> int:
 
 def _at(query: EventQuery, place: int) -> EventQuery:
     return EventQuery(place, query.tenant, query.scope, query.types, query.reservation_id, query.descending)
+
+
+# -- the log as it is: our own route --------------------------------------------------------------
+
+_OWN = tuple(sorted(name for name, kind in TABLE.items() if kind.category in TENANT_CATEGORIES))
+
+
+async def own_log(server: Server, call: Call) -> Reply:
+    """Lines of the audit log under our own names. A tenant's key sees its tenant's, of the kinds that are tenants'."""
+    given, principal = call.query, call.principal
+    tenant = given.get("tenant") or None
+    types = tuple(name for name in given.get("types", "").split(",") if name)
+    if not principal.is_admin:
+        if tenant not in (None, principal.tenant):
+            raise forbidden("tenant is not the tenant of this API key")
+        tenant = principal.tenant
+        types = tuple(name for name in types if name in _OWN) or (("(none)",) if types else _OWN)
+    order = parameters.choice(call, "order", ("asc", "desc"), lower=True)
+    query = EventQuery(
+        after=parameters.count(call, "after"),
+        tenant=tenant,
+        scope=_own_scope(given.get("scope")),
+        types=types,
+        reservation_id=given.get("reservation_id") or None,
+        descending=order == "desc",
+    )
+    limit = parameters.limit(call, MAX_LINES, 100)
+    found = await server.off_loop(lambda: server.authority.events(query, limit=limit))
+    return Reply({"events": [_line(event) for event in found]})
+
+
+def _line(event: Event) -> wire.Wire:
+    return {name: value for name, value in event.as_dict().items() if value is not None}
+
+
+def _own_scope(text: str | None) -> str | None:
+    """Controls on a run or on everybody are logged under `run:<id>` and `*`."""
+    return text or None if not text or text == "*" or text.startswith("run:") else parse_scope(text)

@@ -35,6 +35,7 @@ _SAME = names(
 
 TABLE: dict[str, Kind] = {name: Kind(name, name.partition(".")[0]) for name in _SAME} | {
     "budget.renewed": Kind("custom.budget.renewed", "budget"),
+    "budget.carried_forward": Kind("custom.budget.carried_forward", "budget"),
     "spend.recorded": Kind("custom.budget.spend_recorded", "budget"),
     "reservation.created": Kind("custom.reservation.created", "reservation"),
     "reservation.committed": Kind("custom.reservation.committed", "reservation"),

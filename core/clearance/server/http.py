@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from clearance.errors import InvalidRequest
 from clearance.model.base import invalid
+from clearance.server.bounded import WHOLE
 from clearance.server.errors import Headers, Refused, Told
 from clearance.server.tracing import Trace
 
@@ -26,7 +27,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 M = TypeVar("M", bound=BaseModel)
 
-JSON = (b"content-type", b"application/json")
+_JSON_TYPE = b"application/json"
+JSON = (b"content-type", _JSON_TYPE)
 _CLOSE = (b"connection", b"close")
 """The rest of the body would otherwise be taken for the next request, or waited for."""
 
@@ -53,7 +55,7 @@ class Stream:
 class Call:
     """One request."""
 
-    __slots__ = ("_query", "_receive", "headers", "method", "params", "path", "principal", "scope", "trace")
+    __slots__ = ("_query", "_receive", "headers", "method", "params", "path", "principal", "route", "scope", "trace")
 
     principal: Principal
 
@@ -63,6 +65,7 @@ class Call:
         self.path: str = scope["path"]
         self.headers = headers
         self.trace = trace
+        self.route = ""
         self.params: dict[str, str] = {}
         self._receive = receive
         self._query: dict[str, str] | None = None
@@ -83,7 +86,7 @@ class Call:
 
     async def body(self, model: type[M], settings: Settings, *, optional: bool = False) -> M:
         kind = self.headers.get(b"content-type")
-        if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
+        if kind is not None and kind != _JSON_TYPE and kind.partition(b";")[0].strip().lower() != b"application/json":
             raise Refused(415, "INVALID_REQUEST", "the body must be application/json")
         raw = await self._read(settings)
         if optional and not raw:
@@ -112,8 +115,11 @@ class Call:
 
     async def _receive_within(self, seconds: float) -> MutableMapping[str, Any]:
         try:
-            async with asyncio.timeout(seconds):
+            if self.scope.get(WHOLE):  # it is here, so there is nothing to wait for
                 message = await self._receive()
+            else:
+                async with asyncio.timeout(seconds):
+                    message = await self._receive()
         except TimeoutError:
             raise Refused(408, "INVALID_REQUEST", "the body did not arrive in time", headers=[_CLOSE]) from None
         if message["type"] == "http.disconnect":

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from clearance.model.amount import Unit
-from clearance.server import adminbodies, bodies, subscriptions
+from clearance.server import adminbodies, bodies, hosthooks, subscriptions
+from clearance.server.openapi_answers import ANSWERS, COUNT, OTHER_TYPES, SCHEMAS, TEXT, TRACE, WHOLE, ref
+from clearance.server.openapi_parameters import parameters_of
 from clearance.server.routes import ROUTES, Route
 
 _BODIES: dict[str, type[BaseModel]] = {
@@ -25,6 +26,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "vendor.pause": bodies.StopBody,
     "vendor.resume": bodies.StopBody,
     "vendor.stopped": bodies.StoppedBody,
+    "hosthooks.openclaw": hosthooks.HookBody,
     "admin.create_tenant": adminbodies.NewTenant,
     "admin.patch_tenant": adminbodies.TenantPatch,
     "admin.create_key": adminbodies.NewKeyBody,
@@ -34,6 +36,8 @@ _BODIES: dict[str, type[BaseModel]] = {
     "budgets.create_budget": adminbodies.NewBudget,
     "budgets.patch_budget": adminbodies.BudgetPatch,
     "budgets.put_budget": adminbodies.BudgetSpecBody,
+    "budgets.apply_budgets": adminbodies.BudgetsBody,
+    "budgets.close_budget": adminbodies.ReasonBody,
     "budgets.fund_budget": adminbodies.FundBody,
     "budgets.freeze_budget": adminbodies.ReasonBody,
     "budgets.unfreeze_budget": adminbodies.ReasonBody,
@@ -51,100 +55,6 @@ _CREATED = {
     "webhooks.replay": "202",
     "webhooks.delete": "204",
 }
-
-
-def _obj(required: str, **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": required.split(),
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-_TEXT, _COUNT, _FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
-_AMOUNT, _SIGNED = {"$ref": "#/components/schemas/Amount"}, {"$ref": "#/components/schemas/SignedAmount"}
-_TEXTS = {"type": "array", "items": _TEXT}
-_BALANCES = {"type": "array", "items": {"$ref": "#/components/schemas/Balance"}}
-_FREE = {"type": "object"}
-_SUMMARY = {
-    "reservation_id": _TEXT,
-    "status": {"enum": ["ACTIVE", "COMMITTED", "RELEASED", "EXPIRED"]},
-    "subject": _FREE,
-    "action": _FREE,
-    "reserved": _AMOUNT,
-    "created_at_ms": _COUNT,
-    "expires_at_ms": _COUNT,
-    "scope_path": _TEXT,
-    "affected_scopes": _TEXTS,
-    "idempotency_key": _TEXT,
-    "finalized_at_ms": _COUNT,
-    "committed": _AMOUNT,
-    "metadata": _FREE,
-    "committed_metadata": _FREE,
-}
-_UNIT = {"enum": [unit.value for unit in Unit]}
-_DECISION = {"enum": ["ALLOW", "ALLOW_WITH_CAPS", "DENY"]}
-_DECIDED = {
-    "decision": _DECISION,
-    "affected_scopes": _TEXTS,
-    "caps": _FREE,
-    "reason_code": {"type": "string", "maxLength": 128},
-    "retry_after_ms": _COUNT,
-}
-SCHEMAS: dict[str, Any] = {
-    "Amount": _obj("unit amount", unit=_UNIT, amount=_COUNT),
-    "SignedAmount": _obj("unit amount", unit=_UNIT, amount={"type": "integer"}),
-    "Balance": _obj(
-        "scope scope_path remaining",
-        scope=_TEXT,
-        scope_path=_TEXT,
-        remaining=_SIGNED,
-        reserved=_AMOUNT,
-        spent=_AMOUNT,
-        debt=_AMOUNT,
-        allocated=_AMOUNT,
-        overdraft_limit=_AMOUNT,
-        is_over_limit=_FLAG,
-    ),
-    "Error": _obj(
-        "error message request_id trace_id",
-        error=_TEXT,
-        message=_TEXT,
-        request_id=_TEXT,
-        trace_id={"type": "string", "pattern": "^[0-9a-f]{32}$"},
-        details=_FREE,
-    ),
-    "decide": _obj("decision affected_scopes", **_DECIDED),
-    "create": _obj(
-        "decision affected_scopes",
-        **_DECIDED,
-        reservation_id=_TEXT,
-        reserved=_AMOUNT,
-        expires_at_ms=_COUNT,
-        remaining_ttl_ms=_COUNT,
-        scope_path=_TEXT,
-        balances=_BALANCES,
-    ),
-    "commit": _obj(
-        "status charged", status={"const": "COMMITTED"}, charged=_AMOUNT, released=_AMOUNT, balances=_BALANCES
-    ),
-    "release": _obj("status released", status={"const": "RELEASED"}, released=_AMOUNT, balances=_BALANCES),
-    "extend": _obj("status expires_at_ms", status={"const": "ACTIVE"}, expires_at_ms=_COUNT, remaining_ttl_ms=_COUNT),
-    "event": _obj("status event_id", status={"const": "APPLIED"}, event_id=_TEXT, charged=_AMOUNT, balances=_BALANCES),
-    "get_reservation": _obj(
-        "reservation_id status subject action reserved created_at_ms expires_at_ms scope_path affected_scopes",
-        **_SUMMARY,
-    ),
-    "list_reservations": _obj(
-        "reservations",
-        reservations={"type": "array", "items": {"$ref": "#/components/schemas/get_reservation"}},
-        has_more=_FLAG,
-        next_cursor=_TEXT,
-    ),
-    "balances": _obj("balances", balances=_BALANCES, has_more=_FLAG, next_cursor=_TEXT),
-}
-_RUNTIME = {f"{home}.{name}" for home in ("runtime", "reads") for name in SCHEMAS}
 
 
 def _name(route: Route) -> str:
@@ -165,6 +75,8 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _without_nulls(found.get("$defs", {})) | SCHEMAS,
+            "headers": HEADERS,
+            "responses": RESPONSES,
             "securitySchemes": {
                 "tenant": {"type": "apiKey", "in": "header", "name": "X-Cycles-API-Key"},
                 "admin": {"type": "apiKey", "in": "header", "name": "X-Admin-API-Key"},
@@ -184,46 +96,80 @@ def _without_nulls(schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     name = _name(route)
-    success = _CREATED.get(name, "200")
-    errors = ["400", "401", "403", "404", "409", "410", "413", "415", "429", "500"]
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_')}",
         "summary": name.rpartition(".")[2].replace("_", " "),
         "tags": [name.partition(".")[0]],
-        "parameters": [
-            {"name": part, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for part in re.findall(r"{(\w+)}", route.path)
-        ],
-        "responses": {success: _success(name)} | {status: _error() for status in errors},
+        "parameters": [*map(_in_path, re.findall(r"{(\w+)}", route.path)), *parameters_of(name)],
+        "responses": {_CREATED.get(name, "200"): _success(route)} | {status: _error(status) for status in _ERRORS},
         "security": _security(route.access),
     }
-    if route.path == "/v1/admin/tenants" and route.method == "POST":
-        operation["responses"]["201"] = _success(name)
+    if name == "admin.create_tenant":
+        operation["responses"]["201"] = _success(route)
     if route.permission:
         operation["description"] = f"A tenant's key needs the permission {route.permission}."
     if name in _BODIES:
-        schema = {"$ref": f"#/components/schemas/{_BODIES[name].__name__}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"application/json": {"schema": ref(_BODIES[name].__name__)}}
+        operation["requestBody"] = {"required": name not in _OPTIONAL, "content": content}
     return operation
 
 
-def _success(name: str) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": "Done", "headers": _HEADERS}
-    if name in _RUNTIME:
-        schema = {"$ref": f"#/components/schemas/{name.rpartition('.')[2]}"}
-        answer["content"] = {"application/json": {"schema": schema}}
+_ERRORS = ("400", "401", "403", "404", "405", "408", "409", "410", "413", "415", "429", "431", "500", "503")
+_OPTIONAL = {
+    "admin.rotate_key",
+    "budgets.close_budget",
+    "budgets.freeze_budget",
+    "budgets.unfreeze_budget",
+    "vendor.end_run",
+}
+
+
+def _in_path(part: str) -> dict[str, Any]:
+    return {"name": part, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _success(route: Route) -> dict[str, Any]:
+    name = _name(route)
+    answer: dict[str, Any] = {"description": "Done", "headers": _HEADERS | _own_headers(route)}
+    if name in ANSWERS:
+        answer["content"] = {"application/json": {"schema": ref(ANSWERS[name])}}
+    elif name in OTHER_TYPES:
+        answer["content"] = {OTHER_TYPES[name]: {"schema": {}}}
     return answer
 
 
-def _error() -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Error"}
-    return {"description": "Refused", "headers": _HEADERS, "content": {"application/json": {"schema": schema}}}
+def _error(status: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/responses/{'Limited' if status == '429' else 'Refused'}"}
 
 
-_HEADERS = {
-    "X-Request-Id": {"schema": _TEXT, "required": True},
-    "X-Cycles-Trace-Id": {"schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "required": True},
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {"schema": TEXT, "required": True},
+    "X-Cycles-Trace-Id": {"schema": TRACE, "required": True},
+    "X-Cycles-Tenant": {"schema": TEXT, "required": True},
+    "X-RateLimit-Remaining": {"schema": WHOLE, "required": True},
+    "X-RateLimit-Reset": {"schema": COUNT, "required": True},
+    "Retry-After": {"schema": COUNT, "required": True},
 }
+
+
+def _told(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+_HEADERS = _told("X-Request-Id", "X-Cycles-Trace-Id")
+_LIMITS = _told("X-RateLimit-Remaining", "X-RateLimit-Reset")
+_REFUSED = {
+    "description": "Refused",
+    "headers": _HEADERS,
+    "content": {"application/json": {"schema": ref("Error")}},
+}
+RESPONSES = {"Refused": _REFUSED, "Limited": {**_REFUSED, "headers": _HEADERS | _told("Retry-After")}}
+
+
+def _own_headers(route: Route) -> dict[str, Any]:
+    """What a success tells beside its body: the rate limit everywhere below /v1, the tenant where only tenants ask."""
+    headers = _LIMITS if route.path.startswith("/v1/") else {}
+    return headers | (_told("X-Cycles-Tenant") if route.access == "tenant" else {})
 
 
 def _security(access: str) -> list[dict[str, list[str]]]:

@@ -21,6 +21,14 @@ def limit(call: Call, most: int, default: int = 50) -> int:
     return int(text)
 
 
+def count(call: Call, name: str) -> int:
+    """A whole number, 0 when it is not given."""
+    text = call.query.get(name) or "0"
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise InvalidRequest(name, "is refused", "a whole number, 0 or more")
+    return int(text)
+
+
 def moment(call: Call, name: str) -> int | None:
     """An ISO-8601 date-time with its offset, as epoch ms. Empty means not given."""
     text = call.query.get(name)

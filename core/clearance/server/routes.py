@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clearance.server import admin, budgets, documents, eventreads, reads, runtime, stream, vendor, webhooks
+from clearance.server import (
+    admin,
+    budgets,
+    documents,
+    eventreads,
+    hosthooks,
+    metrics,
+    reads,
+    runtime,
+    stream,
+    vendor,
+    webhooks,
+)
 from clearance.server.context import Handler
 from clearance.server.errors import Refused
 from clearance.server.http import Call
@@ -81,13 +93,18 @@ ROUTES = (
     Route("GET", "/v1/x-clearance/stops", vendor.stops, "either", "budgets:read"),
     Route("POST", "/v1/x-clearance/stopped", vendor.stopped, "tenant", "reservations:extend"),
     Route("GET", "/v1/x-clearance/stream", stream.stream, "either", "events:read"),
+    Route("GET", "/v1/x-clearance/events", eventreads.own_log, "either", "events:read"),
     Route("PUT", "/v1/x-clearance/budgets", budgets.put_budget, "either", "budgets:write"),
+    Route("POST", "/v1/x-clearance/budgets/apply", budgets.apply_budgets, "either", "budgets:write"),
+    Route("POST", "/v1/x-clearance/budgets/close", budgets.close_budget, "either", "budgets:write"),
     Route("POST", "/v1/x-clearance/api-keys/{key_id}/rotate", admin.rotate_key, "admin"),
+    Route("POST", "/v1/x-clearance/hooks/openclaw", hosthooks.openclaw, "tenant", "reservations:create"),
     # For everyone.
     Route("GET", "/healthz", documents.health, "public"),
     Route("GET", "/actuator/health", documents.health, "public"),
     Route("GET", "/actuator/health/readiness", documents.health, "public"),
     Route("GET", "/actuator/health/liveness", documents.liveness, "public"),
+    Route("GET", "/metrics", metrics.metrics, "public"),
     Route("GET", "/openapi.json", documents.openapi_json, "public"),
     Route("GET", "/docs", documents.page, "public"),
 )

@@ -32,7 +32,7 @@ async def decide(server: Server, call: Call) -> Reply:
     answer = await server.authority.adecide(
         subject, body.action.of(), body.estimate.of(), idempotency_key=body.idempotency_key
     )
-    return Reply(wire.decision(answer, extended=_extended(call)))
+    return Reply(wire.decision(answer, body.action.name, extended=_extended(call)))
 
 
 async def create(server: Server, call: Call) -> Reply:
@@ -43,7 +43,7 @@ async def create(server: Server, call: Call) -> Reply:
         answer = await server.authority.adry_run(
             subject, body.action.of(), body.estimate.of(), run_id=run_id, idempotency_key=body.idempotency_key
         )
-        return Reply(wire.reservation(answer, extended=_extended(call)))
+        return Reply(wire.reservation(answer, body.action.name, extended=_extended(call)))
     answer = await server.authority.areserve(
         subject,
         body.action.of(),
@@ -57,7 +57,7 @@ async def create(server: Server, call: Call) -> Reply:
     )
     if answer.reservation_id is not None:
         server.remember(answer.reservation_id, subject.tenant_key)
-    return Reply(wire.reservation(answer, extended=_extended(call)))
+    return Reply(wire.reservation(answer, body.action.name, extended=_extended(call)))
 
 
 async def commit(server: Server, call: Call) -> Reply:
@@ -107,12 +107,21 @@ async def event(server: Server, call: Call) -> Reply:
 async def keyed(server: Server, call: Call, model: type[M]) -> M:
     """The body, whose key a header may repeat but not contradict."""
     body = await call.body(model, server.settings)
+    if isinstance(body, Keyed):
+        same_key(call, body.idempotency_key)
+    return body
+
+
+def same_key(call: Call, in_body: str | None) -> str | None:
+    """The idempotency key, from the body or, where it may be left out there, from the header."""
     header = call.header(b"x-idempotency-key")
-    if header is not None and isinstance(body, Keyed) and header != body.idempotency_key:
+    if header is None or in_body is None:
+        return in_body or header
+    if header != in_body:
         raise InvalidRequest(
             "X-Idempotency-Key", "differs from idempotency_key in the body", "the same key, or no header"
         )
-    return body
+    return in_body
 
 
 def reservation_in(call: Call) -> str:

@@ -22,7 +22,7 @@ from clearance.errors import InvalidRequest
 from clearance.server import keys
 from clearance.server.app import App, create_app
 from clearance.server.bounded import bounded_protocol
-from clearance.server.settings import DEFAULT_PORT, Settings
+from clearance.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 
 log = logging.getLogger("clearance.server")
 
@@ -34,7 +34,7 @@ BACKLOG = 2048
 def serve(
     store: str | Path | None = None,
     *,
-    host: str = "127.0.0.1",
+    host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     admin_port: int | None = None,
     durability: str = "settlements",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from clearance.config.server import ServerOptions
+
+DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7878
 DEFAULT_ADMIN_PORT = 7979
 
@@ -39,3 +42,10 @@ class Settings:
     webhook_timeout_seconds: float = 10.0
     poll_seconds: float = 0.1
     admin_key_file: Path | None = None
+
+
+def settings_of(options: ServerOptions, admin_key_file: Path | None = None) -> Settings:
+    """The settings that a configuration asks for; what it does not name keeps its default."""
+    names = {field.name for field in fields(Settings)} & {field.name for field in fields(options)} - {"admin_key_file"}
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return replace(Settings(), admin_key_file=admin_key_file, **given)

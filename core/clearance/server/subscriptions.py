@@ -10,7 +10,16 @@ from pydantic import AwareDatetime, Field, field_validator
 from clearance.errors import InvalidRequest
 from clearance.server.adminbodies import Metadata, ShortText, TenantId, Text
 from clearance.server.bodies import ABSENT, Body
-from clearance.server.eventtypes import CATEGORIES, SYSTEM, TENANT_CATEGORIES, Kind, category_of, known
+from clearance.server.eventtypes import (
+    CATEGORIES,
+    INTERNAL_OF,
+    NOT_EMITTED,
+    SYSTEM,
+    TENANT_CATEGORIES,
+    Kind,
+    category_of,
+    known,
+)
 from clearance.server.wire import Wire, iso
 from clearance.store.interface import Record
 
@@ -28,12 +37,19 @@ class RetryPolicy(Body):
     max_delay_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 60_000
 
 
+_CATEGORY: dict[str, Any] = {"items": {"enum": list(CATEGORIES)}}
+_TYPE: dict[str, Any] = {"items": {"enum": sorted({*INTERNAL_OF, *NOT_EMITTED})}}
+
+
 class SubscriptionFields(Body):
     name: ShortText = ABSENT
     description: Text = ABSENT
-    event_categories: Annotated[list[str], Field(max_length=len(CATEGORIES))] = ABSENT
+    event_categories: Annotated[list[str], Field(max_length=len(CATEGORIES), json_schema_extra=_CATEGORY)] = ABSENT
     scope_filter: Annotated[str, Field(min_length=1, max_length=1024)] = ABSENT
-    headers: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = ABSENT
+    headers: Annotated[
+        dict[str, Annotated[str, Field(max_length=1024, json_schema_extra={"pattern": "^[ -~]*$"})]],
+        Field(max_length=16, json_schema_extra={"propertyNames": {"pattern": f"^{_HEADER_NAME.pattern}$"}}),
+    ] = ABSENT
     retry_policy: RetryPolicy = ABSENT
     disable_after_failures: Annotated[int, Field(ge=1, le=1000)] = ABSENT
     metadata: Metadata = ABSENT
@@ -64,7 +80,7 @@ def _known_types(value: list[str]) -> list[str]:
     return value
 
 
-Types = Annotated[list[str], Field(max_length=128)]
+Types = Annotated[list[str], Field(max_length=128, json_schema_extra=_TYPE)]
 
 
 class NewSubscription(SubscriptionFields):

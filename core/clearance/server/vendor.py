@@ -12,13 +12,17 @@ from clearance.server.bodies import EndRunBody, RunBody, StopBody, StoppedBody
 from clearance.server.context import Server
 from clearance.server.errors import forbidden
 from clearance.server.http import Call, Reply
-from clearance.server.runtime import reservation_in, subject_of
+from clearance.server.names import names
+from clearance.server.runtime import reservation_in, same_key, subject_of
 
 PROTOCOL = "0.1.25"
 CAPABILITIES = {
     "protocol": PROTOCOL,
     "server": "clearance",
-    "extensions": ["runs", "stops", "stream", "caps.models", "budget.spec", "key.rotation"],
+    "extensions": names(
+        "runs runs.keys stops stream events caps.models caps.approval_tools "
+        "budget.spec budget.apply budget.close key.rotation"
+    ),
     "headers": {"run": "X-Clearance-Run-Id", "extensions": "X-Clearance-Extensions"},
 }
 
@@ -42,11 +46,12 @@ async def start_run(server: Server, call: Call) -> Reply:
         ttl_ms=server.book.ttl_ms(subject.tenant_key, body.ttl_ms, DEFAULT_TTL_MS),
         overage_policy=body.overage_policy,
         run_id=body.run_id,
+        idempotency_key=same_key(call, body.idempotency_key),
         metadata=body.metadata,
     )
     if answer.reservation_id is not None:
         server.remember(answer.reservation_id, subject.tenant_key)
-    return Reply(wire.reservation(answer, extended=True), status=201)
+    return Reply(wire.reservation(answer, body.name, extended=True), status=201)
 
 
 async def end_run(server: Server, call: Call) -> Reply:

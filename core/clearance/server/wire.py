@@ -54,15 +54,13 @@ def _balance(
     return wire
 
 
-def decision(it: Decision, *, extended: bool = False) -> Wire:
-    """The answer of decide."""
+def decision(it: Decision, name: str, *, extended: bool = False) -> Wire:
+    """The answer of decide about the action of this name."""
     wire: Wire = {"decision": it.decision, "affected_scopes": it.affected_scopes}
     if it.caps is not None:
-        caps = it.caps.wire
-        if not extended:
-            # Ours; strict clients of the protocol refuse a field they do not know.
-            caps.pop("models", None)
-        wire["caps"] = caps
+        # Strict clients of the protocol refuse a field they do not know.
+        caps = it.caps if extended else it.caps.of_the_protocol(name)
+        wire["caps"] = caps.wire
     if it.reason_code is not None:
         wire["reason_code"] = it.reason_code
     if it.retry_after_ms is not None:
@@ -70,9 +68,9 @@ def decision(it: Decision, *, extended: bool = False) -> Wire:
     return wire
 
 
-def reservation(it: Decision, *, extended: bool = False) -> Wire:
-    """The answer of create, live or dry."""
-    wire = decision(it, extended=extended)
+def reservation(it: Decision, name: str, *, extended: bool = False) -> Wire:
+    """The answer of create, live or dry, about the action of this name."""
+    wire = decision(it, name, extended=extended)
     wire["scope_path"] = it.affected_scopes[-1]
     if it.reservation_id is not None:
         wire["reservation_id"] = it.reservation_id

@@ -103,19 +103,19 @@ class Rows(Protocol):
     def accounts_below(self, tenant: str) -> Sequence[Account]: ...
     def reservation(self, reservation_id: str) -> Reservation | None: ...
     def open_in_run(self, run_id: str) -> Sequence[Reservation]:
-        """Open reservations and runs whose innermost run is `run_id`."""
+        """Open reservations and runs whose innermost run is `run_id`, by id."""
         ...
 
     def open_below(self, tenant: str | None, scope: str) -> Sequence[Reservation]:
-        """Open reservations under a scope or `run:<id>`; tenant None means everybody's."""
+        """Open reservations under a scope or `run:<id>`, by due time, then id; tenant None means everybody's."""
         ...
 
     def due(self, now_ms: int, limit: int) -> Sequence[Reservation]:
-        """Open reservations past lease and grace, the oldest first."""
+        """Open reservations past lease and grace, the oldest first, then by id."""
         ...
 
     def stops(self) -> Mapping[tuple[str, str], Stop]:
-        """Every kill and pause in force, by (tenant, scope)."""
+        """Every kill and pause in force, by (tenant, scope) and in that order."""
         ...
 
     def tenant(self, tenant: str) -> Tenant | None: ...

@@ -59,6 +59,16 @@ def open_stops_names_what_lies_below(bench: Bench) -> None:
 
 
 @spec
+def of_several_stops_the_first_by_name_is_told(bench: Bench) -> None:
+    stops = [_stop("tenant:acme/agent:bot", "PAUSED"), _stop("tenant:acme"), _stop("run:run_1")]
+    bench.write(Changes(opened=[reservation("rsv_1", runs=("run_1",))]), Changes(stops=stops))
+    with bench.store.read() as reader:
+        expect("the stop", reader.open_stops(["rsv_1"]), {"rsv_1": _stop("run:run_1")})
+    with bench.store.transaction(flush=False) as tx:
+        expect("the order", list(tx.stops()), [("acme", it.scope) for it in sorted(stops, key=lambda it: it.scope)])
+
+
+@spec
 def a_tenant_is_kept_and_changed(bench: Bench) -> None:
     full = Tenant("acme", "CLOSED", "REJECT", 3)
     with bench.store.transaction(flush=False) as tx:

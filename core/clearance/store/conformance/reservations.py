@@ -99,6 +99,20 @@ def open_below_reaches_scopes_runs_tenants_and_everybody(bench: Bench) -> None:
 
 
 @spec
+def what_is_open_comes_in_the_order_in_which_it_is_due(bench: Bench) -> None:
+    """So that every engine ends and names the same things in the same order."""
+    late, soon = NOW_MS + 90_000, NOW_MS + 30_000
+    ends = {"rsv_3": soon, "rsv_1": late, "rsv_4": soon, "rsv_2": late}
+    held = [reservation(name, expires_at_ms=end, runs=("run_1",)) for name, end in ends.items()]
+    bench.write(Changes(opened=[*held, reservation("run_1", kind="run", expires_at_ms=late)]))
+    with bench.store.transaction(flush=False) as tx:
+        order = ["rsv_3", "rsv_4", "rsv_1", "rsv_2"]
+        expect("below the tenant", [it.id for it in tx.open_below("acme", "tenant:acme")], [*order, "run_1"])
+        expect("due", [it.id for it in tx.due(NOW_MS + 999_999, 4)], order)
+        expect("in the run, by id", [it.id for it in tx.open_in_run("run_1")], sorted(order))
+
+
+@spec
 def lists_filter_sort_and_page(bench: Bench) -> None:
     held = [
         reservation(f"rsv_{n}", created_at_ms=NOW_MS + n // 2, estimate=n % 3, idempotency_key=f"key-{n}")

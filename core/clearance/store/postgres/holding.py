@@ -13,7 +13,7 @@ from psycopg import errors
 from clearance.errors import StoreError
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
-from clearance.model.results import Event, Stop
+from clearance.model.results import Stop
 from clearance.store.interface import AccountKey, Answered, Tenant
 from clearance.store.postgres import statements as sql
 from clearance.store.postgres.connection import Link
@@ -51,7 +51,7 @@ class Holding:
         self._tenants_held: set[str] = set()
         self._gates: set[str] = set()
         self._answers: dict[bytes, Answered | None] = {}
-        self._lines: dict[int, Event] = {}
+        self._lines: dict[int, Row] = {}
         self._number: int | None = None
         self._lines_used = 0
         self._stops_version = -1

@@ -46,7 +46,7 @@ class Listener:
     def _work(self) -> None:
         while not self._closing.is_set():
             try:
-                self._link.connection.execute(f"LISTEN {sql.CHANNEL}".encode())
+                self._link.run([(f"LISTEN {sql.CHANNEL}", ())], keep=False)
                 self._look()
                 self._listen()
             except (StoreError, psycopg.Error) as error:
@@ -62,8 +62,8 @@ class Listener:
             self._look()
 
     def _look(self) -> None:
-        row = self._link.connection.execute(sql.GET_STOPS_VERSION.encode()).fetchone()
-        before, self._version = self._version, int(row[0]) if row else None
+        rows = self._link.run([(sql.GET_STOPS_VERSION, ())])[0]
+        before, self._version = self._version, int(rows[0][0]) if rows else None
         if before is None or self._version == before:
             return
         try:

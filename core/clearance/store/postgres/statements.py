@@ -79,17 +79,19 @@ GET_RESERVATION = f"SELECT {RESERVATION_COLUMNS} FROM clearance.reservations WHE
 GET_RESERVATIONS = f"SELECT {RESERVATION_COLUMNS} FROM clearance.reservations WHERE id = ANY(%s::text[])"
 FIND_DUE = (
     "SELECT id FROM clearance.reservations WHERE due_at_ms IS NOT NULL AND due_at_ms <= %s "
-    "ORDER BY due_at_ms, tenant LIMIT %s"
+    "ORDER BY due_at_ms, id LIMIT %s"
 )
-FIND_OPEN_IN_RUN = "SELECT id FROM clearance.reservations WHERE due_at_ms IS NOT NULL AND run_id = %s"
-GET_OPEN = f"SELECT {RESERVATION_COLUMNS} FROM clearance.reservations WHERE due_at_ms IS NOT NULL"
-GET_OPEN_OF_TENANT = f"{GET_OPEN} AND tenant = %s"
+FIND_OPEN_IN_RUN = "SELECT id FROM clearance.reservations WHERE due_at_ms IS NOT NULL AND run_id = %s ORDER BY id"
+_OPEN = f"SELECT {RESERVATION_COLUMNS} FROM clearance.reservations WHERE due_at_ms IS NOT NULL"
+GET_OPEN = f"{_OPEN} ORDER BY due_at_ms, id"
+GET_OPEN_OF_TENANT = f"{_OPEN} AND tenant = %s ORDER BY due_at_ms, id"
 
 GET_ANSWERS = "SELECT key, payload, seq FROM clearance.answers WHERE key = ANY(%s::bytea[])"
 
 _STOP = "s.tenant, s.scope, s.state, s.reason, s.actor, s.at_ms"
 GET_STOPPED = (
-    f"SELECT v.version, {_STOP} FROM clearance.stops_version v LEFT JOIN clearance.stops s ON s.state <> 'RUNNING'"
+    f"SELECT v.version, {_STOP} FROM clearance.stops_version v LEFT JOIN clearance.stops s ON s.state <> 'RUNNING' "
+    "ORDER BY s.tenant, s.scope"
 )
 GET_STOPS = f"SELECT {_STOP} FROM clearance.stops s ORDER BY s.tenant, s.scope"
 GET_STOPS_VERSION = "SELECT version FROM clearance.stops_version"

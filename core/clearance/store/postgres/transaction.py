@@ -115,7 +115,7 @@ class PostgresTransaction(Holding):
 
     def event(self, seq: int) -> Event | None:
         if seq in self._lines:
-            return self._lines[seq]
+            return to_event(self._lines[seq])
         rows = self.search(sql.GET_EVENT, (seq,))
         return to_event(rows[0]) if rows else None
 
@@ -150,6 +150,8 @@ class PostgresTransaction(Holding):
 
     def _prepare(self, changes: Changes) -> None:
         """Lock what is written without having been looked up; see rule 3 of `locks` for gates."""
+        if self._is_held(changes):
+            return
         missing = {account[:3] for account in changes.accounts} | set(changes.dropped_accounts)
         missing -= self._accounts.keys()
         unlocked = {it.id for it in changes.changed} - self._locked - self._opened
@@ -167,6 +169,18 @@ class PostgresTransaction(Holding):
             self.take(Wanted(gates={EVERYBODY, *gates}, tenants=granting))
         elif self._number is None:
             self.begin_reading()
+
+    def _is_held(self, changes: Changes) -> bool:
+        """Nearly always: everything was announced, and each account was there before."""
+        if self._number is None or changes.stops or changes.dropped_accounts:
+            return False
+        for account in changes.accounts:
+            if account[:3] not in self._stored:
+                return False
+        for it in changes.opened:
+            if it.tenant not in self._tenants_held:
+                return False
+        return all(it.id in self._locked or it.id in self._opened for it in changes.changed)
 
     def _drop(self, key: AccountKey) -> None:
         self._accounts[key] = None
@@ -188,7 +202,7 @@ class PostgresTransaction(Holding):
         seq = self._next_seq()
         row = (seq, now_ms, event.tenant, event.type, event.scope, event.reservation_id, dumps(event.data))
         self._pending.events.append(row)
-        self._lines[seq] = to_event(row)
+        self._lines[seq] = row
         return seq
 
     def _next_seq(self) -> int:

@@ -22,6 +22,11 @@ Statement = tuple[str, Sequence[Any]]
 _SYNC, _ABORTED, _FATAL = pq.ExecStatus.PIPELINE_SYNC, pq.ExecStatus.PIPELINE_ABORTED, pq.ExecStatus.FATAL_ERROR
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _BROKEN = pq.ConnStatus.BAD
+ANSWER_SECONDS = 30.0
+"""A server that says nothing for so long is taken for lost: a peer may be gone, or a line hang, without a word. Longer
+than any lock is waited for."""
+_BETWEEN = "\x1f"
+"""Hardly ever in a text of ours; where it is, members are written one by one."""
 
 
 class Wire:
@@ -89,7 +94,8 @@ class Wire:
         while True:
             unsent = pgconn.flush()
             poller.register(pgconn.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
-            poller.poll()
+            if not poller.poll(ANSWER_SECONDS * 1_000):
+                raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:g} s")
             pgconn.consume_input()
             while not pgconn.is_busy():
                 result = pgconn.get_result()
@@ -130,6 +136,18 @@ def _plain(value: Any) -> str:
 
 
 def _array(values: list[Any]) -> bytes:
+    """Most columns are of one type, and then a few calls do for all of their members."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return ("{" + ",".join(map(str, values)) + "}").encode()
+    if kinds == {str}:
+        joined = _BETWEEN.join(values)
+        if joined.count(_BETWEEN) == len(values) - 1:
+            if "\\" in joined:
+                joined = joined.replace("\\", "\\\\")
+            return ('{"' + joined.replace('"', '\\"').replace(_BETWEEN, '","') + '"}').encode()
+    if kinds == {bytes}:
+        return ('{"\\\\x' + '","\\\\x'.join([value.hex() for value in values]) + '"}').encode()
     return ("{" + ",".join([_member(value) for value in values]) + "}").encode()
 
 

@@ -35,10 +35,13 @@ RESERVATION_COLUMNS = (
 GET_RESERVATION = f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE id = ?"
 GET_DUE = (
     f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE due_at_ms IS NOT NULL AND due_at_ms <= ? "
-    "ORDER BY due_at_ms LIMIT ?"
+    "ORDER BY due_at_ms, id LIMIT ?"
 )
-GET_OPEN = f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE due_at_ms IS NOT NULL"
-GET_OPEN_IN_RUN = f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE due_at_ms IS NOT NULL AND run_id = ?"
+# In an order, so that every engine ends the same things in the same order and names them so.
+GET_OPEN = f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE due_at_ms IS NOT NULL ORDER BY due_at_ms, id"
+GET_OPEN_IN_RUN = (
+    f"SELECT {RESERVATION_COLUMNS} FROM reservations WHERE due_at_ms IS NOT NULL AND run_id = ? ORDER BY id"
+)
 INSERT_RESERVATION = (
     f"INSERT INTO reservations ({RESERVATION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -51,7 +54,9 @@ GET_ANSWER = "SELECT payload, seq FROM answers WHERE key = ?"
 GET_ANSWERS = "SELECT key, payload, seq FROM answers WHERE key IN ({})"
 INSERT_ANSWER = "INSERT INTO answers (key, payload, seq) VALUES (?, ?, ?)"
 
-GET_STOPPED = "SELECT tenant, scope, state, reason, actor, at_ms FROM stops WHERE state <> 'RUNNING'"
+GET_STOPPED = (
+    "SELECT tenant, scope, state, reason, actor, at_ms FROM stops WHERE state <> 'RUNNING' ORDER BY tenant, scope"
+)
 GET_STOPS = "SELECT tenant, scope, state, reason, actor, at_ms FROM stops ORDER BY tenant, scope"
 PUT_STOP = "INSERT OR REPLACE INTO stops (tenant, scope, state, reason, actor, at_ms) VALUES (?, ?, ?, ?, ?, ?)"
 

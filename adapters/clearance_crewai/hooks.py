@@ -1,0 +1,88 @@
+"""CrewAI's hooks: where a tool is refused so that its agent is told why, and where models without events are met.
+
+A hook may only fail with HookAborted: CrewAI swallows every other error, and makes the call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from crewai.hooks.dispatch import InterceptionPoint
+
+from clearance.errors import AuthorityUnavailable, ClearanceError
+from clearance_crewai.errors import refusing
+from clearance_crewai.gate import Who
+from clearance_crewai.llms import before_call
+from clearance_crewai.toolcalls import Admission, watch_body
+
+log = logging.getLogger("clearance.crewai")
+
+
+def before_model(context: Any) -> None:
+    from clearance_crewai.crewrun import current_crew_run
+
+    run = current_crew_run()
+    if run is None:
+        return
+    refused = run.refusal() or _fault(lambda: before_call(run, context), "a model call")
+    if refused is not None:
+        refusal, why = refusing(refused)
+        raise refusal from why
+
+
+def before_tool(context: Any) -> None:
+    from clearance_crewai.crewrun import current_crew_run
+
+    run = current_crew_run()
+    if run is None:
+        return
+    refused = _fault(lambda: _admit(run, context), "a tool call")
+    if refused is not None:
+        refusal, why = refusing(refused)
+        raise refusal from why
+
+
+def after_tool(context: Any) -> str | None:
+    """The text that the agent gets in place of a refused tool's result; a refusal of the run is raised here."""
+    from clearance_crewai.crewrun import current_crew_run
+
+    run = current_crew_run()
+    if run is None:
+        return None
+    admitted = run.tools.end(context.tool_input)
+    if admitted is None or admitted.denied is None:
+        return None
+    if admitted.ends:
+        refusal, why = refusing(admitted.denied)
+        raise refusal from why
+    return f"Denied: {admitted.denied.message}. Do not call {admitted.name} again."
+
+
+def _admit(run: Any, context: Any) -> ClearanceError | None:
+    original = getattr(context.tool, "_original_tool", None)
+    role, task = getattr(context.agent, "role", None), getattr(context.task, "id", None)
+    who: Who = run.who(role, None if task is None else str(task))
+    tool = context.tool if original is None else original
+    admitted: Admission = run.tools.begin(context.tool_input, context.tool_name, context.tool_input, tool, who)
+    if admitted.denied is None:
+        watch_body(context.tool, admitted)
+    return admitted.denied
+
+
+def _fault(ask: Any, what: str) -> ClearanceError | None:
+    """The refusal that `ask` answers, or one that stands for a fault of ours."""
+    try:
+        refused: ClearanceError | None = ask()
+        return refused
+    except Exception as error:
+        log.exception("%s could not be judged", what)
+        return AuthorityUnavailable(f"{what} could not be judged ({type(error).__name__}); see the log")
+
+
+HOOKS: dict[InterceptionPoint, list[Callable[[Any], Any]]] = {
+    InterceptionPoint.PRE_MODEL_CALL: [before_model],
+    InterceptionPoint.PRE_TOOL_CALL: [before_tool],
+    InterceptionPoint.POST_TOOL_CALL: [after_tool],
+}

@@ -1,0 +1,126 @@
+"""What a crew has used, by agent, task, model and tool: counted from settlements, not from CrewAI's counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Literal
+
+from clearance.errors import ClearanceError
+from clearance.model.amount import Amount, Unit
+
+MAX_LINES = 10_000
+"""Different lines kept; past it calls are summed under the last agent and task `(others)`."""
+
+By = Literal["agent", "task", "kind", "name"]
+_OTHERS = "(others)"
+
+
+@dataclass(frozen=True, slots=True)
+class CrewLine:
+    """One agent's use of one model or tool in one task. `estimate` and `actual` are sums, ints in `unit`.
+
+    `name` is the model or the tool, `kind` the action kind, e.g. `llm.completion`. In a grouped report the fields that
+    were summed over are empty.
+    """
+
+    agent: str
+    task: str
+    kind: str
+    name: str
+    unit: Unit
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    estimate: int = 0
+    actual: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CrewReport:
+    """What was settled until now. Released calls cost nothing and are not counted.
+
+    Attributes:
+        run_id: the run, for `clearance kill run:<id>`.
+        lines: the sums, ordered.
+        refused: how many calls were refused, tools and models.
+        denied: the denial that ended the run, or None.
+    """
+
+    run_id: str
+    lines: tuple[CrewLine, ...]
+    refused: int = 0
+    denied: ClearanceError | None = None
+
+    @property
+    def calls(self) -> int:
+        return sum(line.calls for line in self.lines)
+
+    @property
+    def tokens(self) -> int:
+        return sum(line.tokens for line in self.lines)
+
+    def spent(self, unit: Unit = Unit.USD_MICROCENTS) -> Amount:
+        return Amount(unit=unit, amount=sum(line.actual for line in self.lines if line.unit == unit))
+
+    def by(self, *fields: By) -> tuple[CrewLine, ...]:
+        """The lines summed up over all but these fields (and the unit): `report.by("agent")`."""
+        book = _Book()
+        for line in self.lines:
+            agent, task, kind, name = (
+                getattr(line, one) if one in fields else "" for one in ("agent", "task", "kind", "name")
+            )
+            book.add(replace(line, agent=agent, task=task, kind=kind, name=name))
+        return book.lines()
+
+
+@dataclass(slots=True)
+class _Book:
+    _sums: dict[tuple[str, str, str, str, str], CrewLine] = field(default_factory=dict)
+
+    def add(self, line: CrewLine) -> None:
+        key = (line.agent, line.task, line.kind, line.name, line.unit.value)
+        if key not in self._sums and len(self._sums) >= MAX_LINES:
+            line = replace(line, agent=_OTHERS, task=_OTHERS)
+            key = (_OTHERS, _OTHERS, line.kind, line.name, line.unit.value)
+        known = self._sums.get(key)
+        self._sums[key] = line if known is None else _sum(known, line)
+
+    def lines(self) -> tuple[CrewLine, ...]:
+        return tuple(self._sums[key] for key in sorted(self._sums))
+
+
+class Ledger:
+    """Collects the settlements of one run. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._book = _Book()
+        self._refused = 0
+
+    def add(self, line: CrewLine) -> None:
+        with self._lock:
+            self._book.add(line)
+
+    def refused(self) -> None:
+        with self._lock:
+            self._refused += 1
+
+    def report(self, run_id: str, denied: ClearanceError | None) -> CrewReport:
+        with self._lock:
+            return CrewReport(run_id, self._book.lines(), self._refused, denied)
+
+
+def _sum(one: CrewLine, other: CrewLine) -> CrewLine:
+    return replace(
+        one,
+        calls=one.calls + other.calls,
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        estimate=one.estimate + other.estimate,
+        actual=one.actual + other.actual,
+    )

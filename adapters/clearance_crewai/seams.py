@@ -1,0 +1,162 @@
+"""Methods of CrewAI's that are wrapped while at least one run is open, and given back when the last one has ended.
+
+Outside of runs' own threads and tasks the wrappers only pass on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from crewai.llm import LLM
+from crewai.llms.base_llm import BaseLLM
+from crewai.llms.providers.openai.completion import OpenAICompletion
+from crewai.tools.base_tool import BaseTool
+from crewai.types.streaming import StreamingOutputBase, StreamSessionBase
+from crewai.utilities.internal_instructor import InternalInstructor
+
+from clearance_crewai.converter import converting
+from clearance_crewai.llms import current_call_id, kept_to
+from clearance_crewai.streams import Bound, BoundAsync
+from clearance_crewai.toolcalls import body_begins
+
+Method = Callable[..., Any]
+
+
+class _Seam(NamedTuple):
+    holder: type
+    name: str
+    wrap: Callable[[Method], Method]
+
+
+def _run() -> Any:
+    from clearance_crewai.crewrun import current_crew_run
+
+    return current_crew_run()
+
+
+def _capping(original: Method) -> Method:
+    """The parameters of a request, kept to the caps that its reservation came with."""
+
+    def prepare(self: Any, *args: Any, **kwargs: Any) -> Any:
+        params = original(self, *args, **kwargs)
+        run = _run()
+        opened = None if run is None else run.models.get(current_call_id())
+        if opened is None or opened.call.asked is None:
+            return params
+        wanted = opened.call.asked.max_output_tokens
+        return kept_to(params, opened.permit.caps, opened.call.model, self, wanted)
+
+    return prepare
+
+
+_without_retries: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""OpenAI clients, and the same without retries. The values share the connections of their keys."""
+
+
+def _not_retrying(original: Method) -> Method:
+    """The SDK's own attempts are paid and cannot be seen; CrewAI's are seen, each with a reservation of its own."""
+
+    def client_of(self: Any) -> Any:
+        client = original(self)
+        run = _run()
+        if run is None or run.gate.sdk_retries or not getattr(client, "max_retries", 0):
+            return client
+        quiet = _without_retries.get(client)
+        if quiet is None:
+            quiet = _without_retries[client] = client.with_options(max_retries=0)
+        return quiet
+
+    return client_of
+
+
+def _noting_usage(original: Method) -> Method:
+    """Some answers have usage and no event that tells it."""
+
+    def track(self: Any, usage_data: Any) -> None:
+        original(self, usage_data)
+        run = _run()
+        if run is not None:
+            run.models.note(current_call_id(), usage_data)
+
+    return track
+
+
+def _noting_body(original: Method) -> Method:
+    """Claiming a use is the last thing that a tool does before its body."""
+
+    def claim(self: Any) -> Any:
+        spent = original(self)
+        if spent is None and _run() is not None:
+            body_begins(self)
+        return spent
+
+    return claim
+
+
+def _binding(original: Method) -> Method:
+    """A stream starts its work where it is first read: bind it to the run that it was made in."""
+
+    def __init__(self: Any, sync_iterator: Any = None, async_iterator: Any = None) -> None:
+        if _run() is not None:
+            sync_iterator = None if sync_iterator is None else Bound(sync_iterator)
+            async_iterator = None if async_iterator is None else BoundAsync(async_iterator)
+        original(self, sync_iterator=sync_iterator, async_iterator=async_iterator)
+
+    return __init__
+
+
+SEAMS = (
+    _Seam(OpenAICompletion, "_prepare_completion_params", _capping),
+    _Seam(OpenAICompletion, "_prepare_responses_params", _capping),
+    _Seam(LLM, "_prepare_completion_params", _capping),
+    _Seam(OpenAICompletion, "_get_sync_client", _not_retrying),
+    _Seam(OpenAICompletion, "_get_async_client", _not_retrying),
+    _Seam(BaseLLM, "_track_token_usage_internal", _noting_usage),
+    _Seam(BaseTool, "_claim_usage", _noting_body),
+    _Seam(StreamingOutputBase, "__init__", _binding),
+    _Seam(StreamSessionBase, "__init__", _binding),
+    _Seam(InternalInstructor, "to_pydantic", converting),
+)
+
+
+class _Installation:
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.runs = 0
+        self.ours: list[tuple[_Seam, Method, Method]] = []
+
+
+_installation = _Installation()
+
+
+def install() -> None:
+    """One more run is open."""
+    with _installation.lock:
+        _installation.runs += 1
+        if _installation.runs > 1:
+            return
+        for seam in SEAMS:
+            original = vars(seam.holder)[seam.name]
+            wrapper = wraps(original)(seam.wrap(original))
+            setattr(seam.holder, seam.name, wrapper)
+            _installation.ours.append((seam, original, wrapper))
+
+
+def uninstall() -> None:
+    """One run less."""
+    with _installation.lock:
+        _installation.runs -= 1
+        if _installation.runs:
+            return
+        for seam, original, wrapper in _installation.ours:
+            if vars(seam.holder)[seam.name] is wrapper:  # else somebody has wrapped ours, which only passes on
+                setattr(seam.holder, seam.name, original)
+        _installation.ours.clear()
+
+
+def is_installed() -> bool:
+    return bool(_installation.ours)

@@ -1,0 +1,379 @@
+"""Calls the handlers of a hook, one after the other, each within its deadline, in sync and in async hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from clearance.errors import AuthorityUnavailable
+from clearance.model.action import Action
+from clearance.model.amount import Amount
+from clearance_hooks import results as re
+from clearance_hooks.capabilities import MINIHOST, Capabilities
+from clearance_hooks.dispatch import (
+    APPROVAL_REQUIRED,
+    AUTHORITY_UNAVAILABLE,
+    HOOK_FAILED,
+    HOOK_TIMEOUT,
+    Dispatch,
+    Dispatcher,
+    Failure,
+    Invoke,
+    model_ended,
+    tool_ended,
+)
+from clearance_hooks.events import (
+    AfterModelCall,
+    AfterToolCall,
+    AgentEnd,
+    BeforeAgentRun,
+    BeforeModelCall,
+    BeforeModelResolve,
+    BeforePromptBuild,
+    BeforeToolCall,
+    HookContext,
+)
+from clearance_hooks.registry import Impl, OnError, Registry
+from clearance_hooks.specs import HOOKS
+from clearance_hooks.workers import Job, LoopThread, Workers
+
+T = TypeVar("T")
+log = logging.getLogger("clearance.hooks")
+
+Approver = Callable[[re.RequireApproval, BeforeToolCall], "str | Awaitable[str | None] | None"]
+"""Asks a person; answers who has approved, None for no."""
+MAX_HISTORY = 100
+
+
+class Runner:
+    """What a host holds: one method a hook, with an `a` twin for async hosts. Thread-safe.
+
+    A gate never raises for what a plugin does: a handler that raises, takes too long or answers nonsense blocks,
+    unless its entry says `on_error: allow`. When a gate blocks, the runner tells the observers of `after_...` itself,
+    so that whoever held something for the call gives it back.
+    """
+
+    def __init__(self, registry: Registry | None = None, capabilities: Capabilities = MINIHOST) -> None:
+        self.registry = registry or Registry()
+        self.capabilities = capabilities
+        self._dispatcher = Dispatcher(self.registry, capabilities)
+        self._workers = Workers()
+        self._loop = LoopThread()
+        self._history: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often handlers failed, by code."""
+        return self._dispatcher.counts
+
+    def register(self, plugin: object, **terms: Any) -> bool:
+        """`Registry.register`; what the plugin has missed of historic hooks is told to it now."""
+        before = set(self.registry.ids)
+        if not self.registry.register(plugin, **terms):
+            return False
+        (new,) = set(self.registry.ids) - before
+        for hook, arguments in list(self._history):
+            for impl in self.registry.impls(hook):
+                if impl.plugin == new:
+                    self._drive(_one(impl, arguments))
+        return True
+
+    def close(self) -> None:
+        """End the threads that wait for handlers to run; a runner that is used again makes new ones."""
+        self._workers.close()
+        self._loop.close()
+
+    # --- gates
+
+    def before_agent_run(self, event: BeforeAgentRun, ctx: HookContext) -> re.RunVerdict:
+        return self._drive(self._dispatcher.agent_run(event, ctx))
+
+    async def abefore_agent_run(self, event: BeforeAgentRun, ctx: HookContext) -> re.RunVerdict:
+        return await self._adrive(self._dispatcher.agent_run(event, ctx))
+
+    def before_model_call(self, event: BeforeModelCall, ctx: HookContext) -> re.ModelVerdict:
+        try:
+            return self._drive(self._dispatcher.model_call(event, ctx))
+        except BaseException:
+            self._interrupted("after_model_call", model_ended(event, "blocked"), ctx)
+            raise
+
+    async def abefore_model_call(self, event: BeforeModelCall, ctx: HookContext) -> re.ModelVerdict:
+        try:
+            return await self._adrive(self._dispatcher.model_call(event, ctx))
+        except BaseException:
+            self._interrupted("after_model_call", model_ended(event, "blocked"), ctx)
+            raise
+
+    def before_tool_call(
+        self, event: BeforeToolCall, ctx: HookContext, approver: Approver | None = None
+    ) -> re.ToolVerdict:
+        """The verdict, after asking `approver` where a person must agree; without one such a call is blocked."""
+        try:
+            verdict = self._drive(self._dispatcher.tool_call(event, ctx))
+            if verdict.approval is None or verdict.block:
+                return verdict
+            who = self._ask(approver, verdict.approval, event)
+            if who is None:
+                self.after_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
+                return _not_approved(verdict, approver)
+            return self._drive(self._dispatcher.tool_call(_approved(event, verdict, who), ctx))
+        except BaseException:
+            self._interrupted("after_tool_call", tool_ended(event, "blocked"), ctx)
+            raise
+
+    async def abefore_tool_call(
+        self, event: BeforeToolCall, ctx: HookContext, approver: Approver | None = None
+    ) -> re.ToolVerdict:
+        try:
+            verdict = await self._adrive(self._dispatcher.tool_call(event, ctx))
+            if verdict.approval is None or verdict.block:
+                return verdict
+            who = await self._aask(approver, verdict.approval, event)
+            if who is None:
+                await self.aafter_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
+                return _not_approved(verdict, approver)
+            return await self._adrive(self._dispatcher.tool_call(_approved(event, verdict, who), ctx))
+        except BaseException:
+            self._interrupted("after_tool_call", tool_ended(event, "blocked"), ctx)
+            raise
+
+    # --- modifying hooks
+
+    def before_model_resolve(self, event: BeforeModelResolve, ctx: HookContext) -> re.ModelOverride:
+        return self._drive(self._dispatcher.model_resolve(event, ctx))
+
+    async def abefore_model_resolve(self, event: BeforeModelResolve, ctx: HookContext) -> re.ModelOverride:
+        return await self._adrive(self._dispatcher.model_resolve(event, ctx))
+
+    def before_prompt_build(self, event: BeforePromptBuild, ctx: HookContext) -> re.PromptPatch:
+        return self._drive(self._dispatcher.prompt_build(event, ctx))
+
+    async def abefore_prompt_build(self, event: BeforePromptBuild, ctx: HookContext) -> re.PromptPatch:
+        return await self._adrive(self._dispatcher.prompt_build(event, ctx))
+
+    def estimate_cost(self, action: Action) -> Amount | None:
+        """What a plugin says that this action will cost at most; None when no plugin does."""
+        cost: Amount | None = self._drive(self._dispatcher.cost(action))
+        return cost
+
+    # --- observers
+
+    def after_model_call(self, event: AfterModelCall, ctx: HookContext) -> None:
+        self.tell("after_model_call", event=event, ctx=ctx)
+
+    async def aafter_model_call(self, event: AfterModelCall, ctx: HookContext) -> None:
+        await self.atell("after_model_call", event=event, ctx=ctx)
+
+    def after_tool_call(self, event: AfterToolCall, ctx: HookContext) -> None:
+        self.tell("after_tool_call", event=event, ctx=ctx)
+
+    async def aafter_tool_call(self, event: AfterToolCall, ctx: HookContext) -> None:
+        await self.atell("after_tool_call", event=event, ctx=ctx)
+
+    def agent_end(self, event: AgentEnd, ctx: HookContext) -> None:
+        self.tell("agent_end", event=event, ctx=ctx)
+
+    async def aagent_end(self, event: AgentEnd, ctx: HookContext) -> None:
+        await self.atell("agent_end", event=event, ctx=ctx)
+
+    def tell(self, hook: str, **arguments: Any) -> None:
+        """Any observing hook, by name: `runner.tell("session_started", event=..., ctx=...)`."""
+        self._remember(hook, arguments)
+        self._drive(self._dispatcher.observing(hook, **arguments))
+
+    async def atell(self, hook: str, **arguments: Any) -> None:
+        self._remember(hook, arguments)
+        await self._adrive(self._dispatcher.observing(hook, **arguments))
+
+    def _remember(self, hook: str, arguments: dict[str, Any]) -> None:
+        if HOOKS[hook].historic:
+            self._history = [*self._history, (hook, arguments)][-MAX_HISTORY:]
+
+    def _interrupted(self, hook: str, event: Any, ctx: HookContext) -> None:
+        """The host was cancelled while it asked; whoever held something for the call must give it back."""
+        steps = self._dispatcher.observing(hook, event=event, ctx=ctx)
+        if not self._workers.submit_later(Job(self._drive, {"steps": steps})):
+            log.error("%s could not be told of an interrupted call: too much is waiting", hook)
+
+    # --- approvals
+
+    def _ask(self, approver: Approver | None, wanted: re.RequireApproval, event: BeforeToolCall) -> str | None:
+        if approver is None:
+            return None
+        impl = _approving(approver, wanted)
+        return _named(self._call(Invoke(impl, {"wanted": wanted, "event": event})))
+
+    async def _aask(self, approver: Approver | None, wanted: re.RequireApproval, event: BeforeToolCall) -> str | None:
+        if approver is None:
+            return None
+        impl = _approving(approver, wanted)
+        return _named(await self._acall(Invoke(impl, {"wanted": wanted, "event": event})))
+
+    # --- the two ways of calling
+
+    def _drive(self, steps: Dispatch[T]) -> T:
+        try:
+            invoke = next(steps)
+            while True:
+                invoke = steps.send(self._call(invoke))
+        except StopIteration as end:
+            verdict: T = end.value
+            return verdict
+
+    async def _adrive(self, steps: Dispatch[T]) -> T:
+        try:
+            invoke = next(steps)
+            while True:
+                invoke = steps.send(await self._acall(invoke))
+        except StopIteration as end:
+            verdict: T = end.value
+            return verdict
+
+    def _call(self, invoke: Invoke) -> Any:
+        impl, timeout_s = invoke.impl, _timeout_s(invoke)
+        arguments = _wanted(invoke, timeout_s)
+        if impl.is_inline:
+            return _inline(impl, arguments)
+        if impl.is_async:
+            try:
+                return self._loop.run(impl.function(**arguments), timeout_s)
+            except TimeoutError:
+                return _late(timeout_s)
+            except Exception as error:
+                return _raised(error)
+        job = Job(impl.function, arguments)
+        if not self._submit(impl, job):
+            return _crowded(self._workers.busy)
+        return _result(job) if job.wait(timeout_s) else _late(timeout_s)
+
+    async def _acall(self, invoke: Invoke) -> Any:
+        impl, timeout_s = invoke.impl, _timeout_s(invoke)
+        arguments = _wanted(invoke, timeout_s)
+        if impl.is_inline:
+            return _inline(impl, arguments)
+        if impl.is_async:
+            return await _awaited(impl, arguments, timeout_s)
+        job = Job(impl.function, arguments)
+        future = job.future()
+        if not self._submit(impl, job):
+            return _crowded(self._workers.busy)
+        await asyncio.wait((future,), timeout=timeout_s)
+        return _result(job) if future.done() else _late(timeout_s)
+
+    def _submit(self, impl: Impl, job: Job) -> bool:
+        """An observer is never left out because others hang; it is told later."""
+        return self._workers.submit_later(job) if HOOKS[impl.hook].mode == "observe" else self._workers.submit(job)
+
+
+async def _awaited(impl: Impl, arguments: dict[str, Any], timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s) as bound:
+            return await impl.function(**arguments)
+    except TimeoutError as error:
+        return _late(timeout_s) if bound.expired() else _raised(error)
+    except Exception as error:
+        return _raised(error)
+
+
+def _inline(impl: Impl, arguments: dict[str, Any]) -> Any:
+    try:
+        return impl.function(**arguments)
+    except Exception as error:
+        return _raised(error)
+
+
+def _one(impl: Impl, arguments: dict[str, Any]) -> Dispatch[None]:
+    answer = yield Invoke(impl, arguments)
+    if isinstance(answer, Failure):
+        log.error("%s %s", impl, answer.why)
+
+
+def _wanted(invoke: Invoke, timeout_s: float) -> dict[str, Any]:
+    """A handler may take fewer arguments than the hook has. Its context says when nobody waits for it any more."""
+    given = {name: invoke.arguments[name] for name in invoke.impl.argnames}
+    if "ctx" in given and not invoke.impl.is_inline:
+        given["ctx"] = replace(given["ctx"], deadline=time.monotonic() + timeout_s)
+    return given
+
+
+def _timeout_s(invoke: Invoke) -> float:
+    ctx = invoke.arguments.get("ctx")
+    if ctx is None or ctx.deadline is None:
+        return invoke.impl.timeout_s
+    left_s: float = ctx.deadline - time.monotonic()
+    return max(0.0, min(invoke.impl.timeout_s, left_s))
+
+
+def _result(job: Job) -> Any:
+    return job.value if job.error is None else _raised(job.error)
+
+
+def _late(timeout_s: float) -> Failure:
+    return Failure(HOOK_TIMEOUT, f"gave no answer within {round(timeout_s * 1000)} ms")
+
+
+def _crowded(busy: int) -> Failure:
+    return Failure(HOOK_TIMEOUT, f"was not asked, since {busy} handlers are at work or hang")
+
+
+def _raised(error: BaseException) -> Failure:
+    if isinstance(error, AuthorityUnavailable):
+        return Failure(AUTHORITY_UNAVAILABLE, f"could not reach the authority ({type(error).__name__})")
+    return Failure(HOOK_FAILED, f"raised {type(error).__name__}{_place(error)}")
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised; the message could carry a prompt or a secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" in {PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+def _approving(approver: Approver, wanted: re.RequireApproval) -> Impl:
+    def ask(wanted: re.RequireApproval, event: BeforeToolCall) -> Any:
+        return approver(wanted, event)
+
+    async def aask(wanted: re.RequireApproval, event: BeforeToolCall) -> Any:
+        answer = approver(wanted, event)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    is_async = inspect.iscoroutinefunction(approver)
+    on_error: OnError = "deny"
+    return Impl(
+        plugin="approver",
+        hook="before_tool_call",
+        function=aask if is_async else ask,
+        argnames=("wanted", "event"),
+        priority=0,
+        on_error=on_error,
+        timeout_s=wanted.timeout_ms / 1000,
+        is_async=is_async,
+        is_inline=False,
+    )
+
+
+def _named(answer: Any) -> str | None:
+    """Who has approved. Only a name is a yes."""
+    if isinstance(answer, Failure):
+        log.warning("the approver %s; not approved", answer.why)
+        return None
+    return answer if isinstance(answer, str) and answer.strip() else None
+
+
+def _approved(event: BeforeToolCall, verdict: re.ToolVerdict, who: str) -> BeforeToolCall:
+    return replace(event, params=verdict.params, approved_by=who)
+
+
+def _not_approved(verdict: re.ToolVerdict, approver: Approver | None) -> re.ToolVerdict:
+    assert verdict.approval is not None
+    why = "nobody can be asked here" if approver is None else "it was not given"
+    message = f"{verdict.approval.title}: this needs a person's approval, and {why}."
+    return replace(verdict, block=re.Block(APPROVAL_REQUIRED, message), approval=None)

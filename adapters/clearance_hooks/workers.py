@@ -1,0 +1,212 @@
+"""Threads that run handlers, so that one that hangs keeps nobody waiting past its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+from clearance.guard.process import current_pid
+
+MAX_THREADS = 32
+"""Handlers of one runner that may be at work, or hang, at a time; past it gates deny."""
+MAX_BACKLOG = 10_000
+IDLE_S = 30.0
+_END_S = 0.5
+
+
+class Job:
+    """One call of a handler. `value` and `error` are there when it is done."""
+
+    __slots__ = ("_arguments", "_context", "_done", "_function", "_tell", "error", "value")
+
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._function = function
+        self._arguments = arguments
+        self._context = copy_context()
+        self._tell: Callable[[], None] | None = None
+        self._done = Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        try:
+            self.value = self._context.run(self._function, **self._arguments)
+        except BaseException as error:  # also a handler's SystemExit: it must not take the thread with it
+            self.error = error
+
+    def end(self) -> None:
+        self._done.release()
+        if self._tell is not None:
+            self._tell()
+
+    def wait(self, timeout_s: float) -> bool:
+        """True when it is done in time."""
+        return self._done.acquire(timeout=timeout_s)
+
+    def future(self) -> asyncio.Future[None]:
+        """Done when the job is; to be asked for before the job is submitted."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def done() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done)
+
+        self._tell = tell
+        return future
+
+
+class Workers:
+    """A pool that grows by need, shrinks when idle, and is made anew in a forked child."""
+
+    def __init__(self, most: int = MAX_THREADS) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = current_pid()
+        self._lock = Lock()
+        self._free: list[_Worker] = []
+        self._backlog: deque[Job] = deque()
+        self._count = 0
+
+    @property
+    def busy(self) -> int:
+        return self._count - len(self._free)
+
+    def submit(self, job: Job) -> bool:
+        """Run it now; False when every thread is taken."""
+        if self._pid != current_pid():
+            self._begin()
+        with self._lock:
+            if self._free:
+                worker = self._free.pop()
+            elif self._count < self._most:
+                self._count += 1
+                worker = _Worker(self)
+                worker.start()
+            else:
+                return False
+        worker.box.put(job)
+        return True
+
+    def submit_later(self, job: Job) -> bool:
+        """Run it now or when a thread is free; False when too many wait."""
+        if self.submit(job):
+            return True
+        with self._lock:
+            if len(self._backlog) >= MAX_BACKLOG:
+                return False
+            self._backlog.append(job)
+            return True
+
+    def next_for(self, worker: _Worker) -> Job | None:
+        with self._lock:
+            if self._backlog:
+                return self._backlog.popleft()
+            self._free.append(worker)
+            return None
+
+    def close(self) -> None:
+        """End the idle threads now; the others end when they have been idle for a while."""
+        with self._lock:
+            idle, self._free = self._free, []
+            self._count -= len(idle)
+        for worker in idle:
+            worker.box.put(None)
+
+    def retire(self, worker: _Worker) -> bool:
+        """True when this idle thread may end; False when a job is on its way to it."""
+        with self._lock:
+            if worker not in self._free:
+                return False
+            self._free.remove(worker)
+            self._count -= 1
+            return True
+
+
+class _Worker(Thread):
+    def __init__(self, pool: Workers) -> None:
+        super().__init__(name="clearance-hook", daemon=True)
+        self._pool = pool
+        self.box: SimpleQueue[Job | None] = SimpleQueue()
+
+    def run(self) -> None:
+        while True:
+            try:
+                job = self.box.get(timeout=IDLE_S)
+            except Empty:
+                if self._pool.retire(self):
+                    return
+                continue
+            if job is None:
+                return
+            while job is not None:
+                job.run()
+                # Free before its end is told: who waits for it may submit the next one at once.
+                following = self._pool.next_for(self)
+                job.end()
+                job = following
+
+
+class LoopThread:
+    """An event loop on a thread of its own, for async handlers in sync hosts; starts with the first."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread
+
+    def run(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        """Raises TimeoutError, and cancels the work, when it takes longer."""
+
+        async def bounded() -> Any:
+            async with asyncio.timeout(timeout_s):
+                return await work
+
+        future = asyncio.run_coroutine_threadsafe(bounded(), self._running())
+        try:
+            # A handler that blocks the loop itself does not see its timeout.
+            return future.result(timeout_s + 0.25)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._pid != current_pid():
+                self._loop, self._pid = asyncio.new_event_loop(), current_pid()
+                self._thread = Thread(target=_run_loop, args=(self._loop,), name="clearance-hooks-loop", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def close(self) -> None:
+        """End the loop; a handler that blocks it ends it when it lets go."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None and self._pid == current_pid():
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join(_END_S)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
