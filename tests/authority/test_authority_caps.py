@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from tests.authority.kit import ACME, AGENT, BOT, CALL, TENANT, budget, events, hold, run
 
+from clearance.authority.budgets import BudgetSpec
 from clearance.authority.clock import ManualClock
 from clearance.authority.embedded import EmbeddedAuthority
-from clearance.model.amount import tokens, usd
+from clearance.model.action import Action
+from clearance.model.amount import credits, tokens, usd
 from clearance.model.caps import Caps, CapsRule
 from clearance.model.period import HOUR_MS, Period
 
@@ -71,6 +73,19 @@ def test_only_budgets_in_the_unit_that_is_asked_for_give_caps(authority: Embedde
     budget(authority, TENANT, usd(1), caps=ALWAYS)
     budget(authority, AGENT, 1000)
     assert caps(authority, BOT) is None
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_tool_list_holds_in_whatever_unit_the_tool_is_paid(authority: EmbeddedAuthority, inside: bool) -> None:
+    lists = Caps(tool_denylist=("pay",), approval_tools=("send_*",))
+    rules = (CapsRule(caps=lists.model_copy(update={"max_tokens": 5})), CapsRule(caps=Caps(cooldown_ms=9)))
+    authority.set_budget(BudgetSpec(scope=TENANT, allocated=usd(1), caps=rules))
+    authority.set_budget(BudgetSpec(scope=AGENT, allocated=credits(10)))
+    options: Any = {"run_id": authority.start_run(BOT, credits(5)).reservation_id} if inside else {}
+    for kind in ("tool.call", "message.email.send"):
+        answer = authority.reserve(BOT, Action(kind=kind, name="pay"), credits(1), **options)
+        assert answer.caps == lists
+    assert authority.reserve(BOT, Action(kind="llm.completion", name="m"), credits(1), **options).caps is None
 
 
 def test_inside_a_run_the_caps_of_the_scopes_hold_as_well(authority: EmbeddedAuthority) -> None:

@@ -144,7 +144,7 @@ async function tool(it, wanted, runId, ctx) {
     if (verdict.requireApproval) await verdict.requireApproval.onResolution(decision);
     const reason = verdict.blockReason ?? "not approved";
     if (!verdict.requireApproval || decision !== "allow-once") {
-      observe("after_tool_call", { ...call, error: reason, result: { details: { status: "blocked", deniedReason: "plugin-before-tool-call" } } }, toolCtx);
+      if (it.tellsRefusals !== false) observe("after_tool_call", { ...call, error: reason, result: { details: { status: "blocked", deniedReason: "plugin-before-tool-call" } } }, toolCtx);
       return { role: "tool", tool_call_id: wanted.id, content: reason };
     }
   }

@@ -95,6 +95,14 @@ def test_observers_told_five_times_charge_once(served: Served) -> None:
     assert at_rest(served) == 200 * 250 + 22 * 125 + 44 * 1000
 
 
+def test_ends_told_again_charge_once(served: Served) -> None:
+    """As other objects, which only the authority can recognise."""
+    twice = [it for it in HOOKS for _ in range(2 if it["hook"] in ("llm_output", "after_tool_call") else 1)]
+    order = {"agent_end": 9}
+    play(entry(config(served)), *fires(*sorted(twice, key=lambda it: order.get(it["hook"], 0))))
+    assert at_rest(served) == 200 * 250 + 22 * 125 + 44 * 1000
+
+
 # --- what it registers
 
 
@@ -205,6 +213,8 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         time.sleep(self.wait_s)
+        if self.wait_s:
+            self.bodies.append(b"")
         status, body = self.answer
         self.wfile.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
 
@@ -252,15 +262,31 @@ def test_a_slow_authority_is_not_waited_for(served: Served) -> None:
         done = both_gates(entry({**config(served, timeout_ms=200), "authority": {"url": url, "token": "t"}}))
         took_s = time.monotonic() - began
     assert_denied(done, "timeout")
+    assert done.answers[0]["reason"] == "AUTHORITY_UNAVAILABLE"
     assert took_s < 2.5
+
+
+def test_what_belongs_to_one_run_arrives_in_its_order(served: Served) -> None:
+    """A retry that overtook the end of the attempt before it would be taken for the same attempt."""
+    ended = {"hook": "agent_end", "event": {"success": False}, "ctx": RUN["ctx"]}
+    other = {**RUN, "ctx": {**RUN["ctx"], "runId": "another"}}
+    with authority_that((200, b'{"decision": "ALLOW"}'), wait_s=0.3) as (url, bodies):
+        given = entry({**config(served), "authority": {"url": url, "token": "t"}})
+        done = play(given, {"together": [ended, RUN, other]})
+    assert done.answers == [{"outcome": "pass"}] * 2
+    hooks = [(json.loads(it)["hook"], json.loads(it)["ctx"]["runId"]) if it else "answered" for it in bodies]
+    first = hooks.index("answered")
+    assert sorted(hooks[:first]) == [("agent_end", "run-1"), ("before_agent_run", "another")]
+    assert ("before_agent_run", "run-1") in hooks[first:]
 
 
 def test_no_prompt_answer_or_result_leaves_the_process(served: Served) -> None:
     big = {**TOOL, "event": {**TOOL["event"], "params": {"path": "/w/x", "content": "SECRET " * 50_000}}}
+    long = {**TOOL, "event": {**TOOL["event"], "params": {"path": "/w/x", "content": "SECRET " * 500}}}
     with authority_that((200, b'{"decision": "ALLOW"}')) as (url, bodies):
-        done = play(entry({**config(served), "authority": {"url": url, "token": "t"}}), *fires(*HOOKS, big))
+        done = play(entry({**config(served), "authority": {"url": url, "token": "t"}}), *fires(*HOOKS, big, long))
     registered = {it["hook"] for it in done.registrations}
-    assert len(bodies) == sum(it["hook"] in registered for it in (*HOOKS, big)) > 8
+    assert len(bodies) == sum(it["hook"] in registered for it in (*HOOKS, big, long)) > 8
     for body in bodies:
         assert len(body) < 2_000
         assert not any(secret.encode() in body for secret in (*SECRETS[:2], SECRETS[3], "SECRET "))

@@ -63,8 +63,15 @@ def test_an_attempt_that_failed_otherwise_is_charged_what_went_over_the_wire(ser
     call = {"hook": "model_call_ended", "ctx": RUN["ctx"], "event": event}
     for order in ((RUN, call, failed), (RUN, failed, call)):
         before = served.authority.balance("tenant:acme").spent
-        play(entry(config(served)), *fires(*order), {"wait": 300})
+        steps = [{"fire": {**it, "times": 3 if it is call else 1}} for it in order]
+        play(entry(config(served)), *steps, {"wait": 300})
         assert at_rest(served) - before == 40_000 * 250 + 10 * 1000
+
+
+def test_each_attempt_of_a_run_is_charged_its_own_usage(served: Served) -> None:
+    play(entry(config(served)), *fires(*HOOKS, *HOOKS))
+    assert at_rest(served) == 2 * SPENT
+    assert len(rows(served, "run")) == 2
 
 
 def test_a_turn_that_told_nothing_is_charged_its_budget(served: Served) -> None:
@@ -177,7 +184,9 @@ def test_an_approved_tool_runs_and_is_charged(
 def test_an_unapproved_tool_does_not_run_and_costs_nothing(
     served: Served, tmp_path: Path, turn: Callable[..., Played], provider: Simulator, decision: str
 ) -> None:
-    turn({"tools": {"echo": {"approval": True, "cost": "0.05"}}}, approve=decision)
+    for tells in (True, False):
+        provider._engine._script.reset()
+        turn({"tools": {"echo": {"approval": True, "cost": "0.05"}}}, approve=decision, tellsRefusals=tells)
     assert (marks(tmp_path), at_rest(served)) == (0, provider.stats()["cost"])
 
 

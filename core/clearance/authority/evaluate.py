@@ -183,9 +183,20 @@ def _caps(
 ) -> Caps | None:
     """The tightest caps of the subject's budgets; inside a run the scopes' caps hold as well."""
     if run is not None:
-        scoped = [rows.account(tenant, scope, ask.estimate.unit) for scope in ask.subject.scopes]
-        accounts = [*accounts, *current(scoped, now_ms).accounts]
-    return merge(rule.caps for a in accounts for rule in a.caps if rule.applies(a.remaining, a.allocated))
+        accounts = [*accounts, *_budgets(rows, ask, tenant, ask.estimate.unit, now_ms)]
+    found = _biting(accounts)
+    for unit in ask.other_units:
+        lists = [caps.of_tools for caps in _biting(_budgets(rows, ask, tenant, unit, now_ms))]
+        found += [caps for caps in lists if caps.wire]
+    return merge(found)
+
+
+def _budgets(rows: Rows, ask: Ask, tenant: str, unit: str, now_ms: int) -> Sequence[Account]:
+    return current([rows.account(tenant, scope, unit) for scope in ask.subject.scopes], now_ms).accounts
+
+
+def _biting(accounts: Sequence[Account]) -> list[Caps]:
+    return [rule.caps for a in accounts for rule in a.caps if rule.applies(a.remaining, a.allocated)]
 
 
 def _allowed(

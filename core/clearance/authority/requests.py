@@ -20,7 +20,7 @@ from clearance.authority.interface import (
 from clearance.errors import InvalidRequest
 from clearance.model.account import ALLOW_IF_AVAILABLE, ALLOW_WITH_OVERDRAFT, REJECT, OveragePolicy
 from clearance.model.action import Action
-from clearance.model.amount import Amount
+from clearance.model.amount import Amount, Unit
 from clearance.model.reservation import ReservationKind
 from clearance.model.subject import Subject
 from clearance.store.interface import Needs, Place
@@ -65,10 +65,18 @@ class Ask(NamedTuple):
         space = "decide" if endpoint == "decide" else "reserve"
         return place_of(self.subject.tenant_key, space, self.idempotency_key, payload)
 
+    @property
+    def other_units(self) -> tuple[str, ...]:
+        """Whose budgets have a say as well: a tool list holds in whatever unit a tool is paid. Not for model calls."""
+        if self.kind == "run" or self.action.kind.startswith("llm"):
+            return ()
+        return tuple(unit.value for unit in Unit if unit is not self.estimate.unit)
+
     def needs(self, place: Place | None) -> Needs:
-        tenant, unit = self.subject.tenant_key, self.estimate.unit.value
+        tenant = self.subject.tenant_key
+        units = (self.estimate.unit.value, *self.other_units)
         return Needs(
-            accounts=[(tenant, scope, unit) for scope in self.subject.scopes],
+            accounts=[(tenant, scope, unit) for unit in units for scope in self.subject.scopes],
             reservations=(self.run_id,) if self.run_id else (),
             tenants=(tenant,),
             answers=(place.key,) if place else (),

@@ -58,6 +58,13 @@ class Caps(Model):
         return self.model_copy(update={"models": (), "approval_tools": (), **lists})
 
     @property
+    def of_tools(self) -> Caps:
+        """Only what it says of tools."""
+        return Caps(
+            tool_allowlist=self.tool_allowlist, tool_denylist=self.tool_denylist, approval_tools=self.approval_tools
+        )
+
+    @property
     def wire(self) -> dict[str, object]:
         return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 

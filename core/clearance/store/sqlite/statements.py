@@ -8,7 +8,6 @@ ACCOUNT_COLUMNS = (
     "tenant, scope, unit, allocated, reserved, spent, debt, over_limit, overdraft_limit, status, overage_policy, "
     "period, period_start_ms, period_end_ms, caps, created_at_ms"
 )
-GET_ACCOUNT = f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE tenant = ? AND scope = ? AND unit = ?"
 GET_ACCOUNTS_OF_SCOPE = f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE tenant = ? AND scope = ? ORDER BY unit"
 GET_ACCOUNTS_OF_TENANT = f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE tenant = ? ORDER BY scope, unit"
 LIST_ACCOUNTS = (
