@@ -18,11 +18,11 @@ import apsw
 from clearance.errors import (
     StoreCorrupt,
     StoreError,
-    StoreFull,
     StoreReadOnly,
     StoreVersion,
 )
 from clearance.store.interface import Reader, Transaction
+from clearance.store.sqlite.failures import ours, translated
 from clearance.store.sqlite.filelock import FileLock
 from clearance.store.sqlite.place import APPLICATION_ID, RESTORE, file_system, prepare
 from clearance.store.sqlite.reader import SqliteReader
@@ -75,7 +75,7 @@ class SqliteStore:
     # -- opening ----------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        with _translated(self._path):
+        with translated(self._path):
             if not self._is_memory:
                 self._lock = self._file_lock()
                 self._lock.acquire()
@@ -180,12 +180,12 @@ class SqliteStore:
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
         if self._is_memory:
-            with self._mutex, _translated(self._path):
+            with self._mutex, translated(self._path):
                 self._ready()
                 assert self._connection is not None
                 yield SqliteReader(self._connection)
             return
-        with _translated(self._path):
+        with translated(self._path):
             connection = self._take_reader()
             try:
                 with connection:
@@ -237,7 +237,7 @@ class SqliteStore:
         """Fold the write-ahead log back, beside the writers: they are not held up by it."""
         if self._is_memory or self._closed or self._wal_bytes() < CHECKPOINT_BYTES:
             return
-        with _translated(self._path):
+        with translated(self._path):
             connection = self._take_reader()
             try:
                 connection.execute("PRAGMA query_only = OFF")
@@ -258,7 +258,7 @@ class SqliteStore:
         return facts
 
     def check(self) -> Iterator[str]:
-        with self.read(), _translated(self._path):
+        with self.read(), translated(self._path):
             connection = apsw.Connection(self._path) if not self._is_memory else self._connection
             assert connection is not None
             rows = connection.execute("PRAGMA integrity_check(100)").fetchall()
@@ -339,19 +339,19 @@ class _Writing:
             return self._store._begin(self._flush)
         except BaseException as error:
             self._store._mutex.release()
-            raise _ours(error, self._store.path) from error
+            raise ours(error, self._store.path) from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self._store._end(commit=error is None)
         except apsw.Error as failure:
-            raise _ours(failure, self._store.path) from failure
+            raise ours(failure, self._store.path) from failure
         finally:
             self._store._mutex.release()
         # Also when an operation has met it and said so: it is everybody's failure.
         for met in (error, error.__cause__ if error else None):
             if isinstance(met, apsw.Error):
-                raise _ours(met, self._store.path) from met
+                raise ours(met, self._store.path) from met
 
 
 def _immortal(connection: apsw.Connection) -> None:
@@ -387,33 +387,6 @@ def schema() -> list[str]:
     folder = resources.files("clearance.store.schema").joinpath("sqlite")
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
     return [entry.read_text(encoding="utf-8") for entry in files]
-
-
-@contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
-    """apsw's errors as ours."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise _ours(error, path) from error
-
-
-def _ours(error: BaseException, path: str) -> BaseException:
-    """What is wrong with the storage and what to do, or the error itself if it is not the storage's."""
-    match error:
-        case apsw.NotADBError() | apsw.CorruptError():
-            return StoreCorrupt(f"{path} is damaged or not a ledger ({error}); nothing was overwritten. {RESTORE}")
-        case apsw.FullError():
-            return StoreFull(
-                f"the disk of {path} is full; the operation was rolled back. Free some space and try again"
-            )
-        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
-            return StoreReadOnly(f"{path} cannot be written ({error}); the ledger needs the file and its folder")
-        case apsw.BusyError() | apsw.LockedError():
-            return StoreError(f"{path} is locked by another program ({error}); try again")
-        case apsw.Error():
-            return StoreError(f"{path}: {type(error).__name__}: {error}")
-    return error
 
 
 __all__ = ["MEMORY", "SqliteStore", "schema"]
