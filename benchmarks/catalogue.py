@@ -18,6 +18,7 @@ from benchmarks import (
     postgres,
     processes,
     server,
+    shim,
     threads,
 )
 from benchmarks.results import Say, Section
@@ -38,4 +39,5 @@ BENCHMARKS: dict[str, Callable[[Sizes, Say], Section]] = {
     "fleet": fleet.run,
     "crewai": crewai.run,
     "hooks": hooks.run,
+    "shim": shim.run,
 }

@@ -27,9 +27,9 @@ def document(sections: list[Section], facts: dict[str, str], date: str, size: st
 
 
 def markdown(section: Section) -> str:
-    columns = tuple(section.rows[0])
     text = f"## {section.title}\n\n`{section.name}`. {section.how}\n\n"
-    text += _table(columns, ([cell(value) for value in row.values()] for row in section.rows))
+    if section.rows:
+        text += _table(tuple(section.rows[0]), ([cell(value) for value in row.values()] for row in section.rows))
     for goal in section.goals:
         text += f"\n- {goal.text[0].upper()}{goal.text[1:]}: **{goal.verdict}** ({goal.measured})."
     return text + ("\n" if section.goals else "")

@@ -87,7 +87,7 @@ def test_the_demo_is_asked_for_lazily(cli: Cli, monkeypatch: pytest.MonkeyPatch)
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "clearance.demo", module)
     assert cli("demo", "--scenario", "tools").code == 0
-    assert played == [("tools", {"as_json": False, "seconds": 4.0})]
+    assert played == [("tools", {"as_json": False, "seconds": 6.0})]
     monkeypatch.setitem(sys.modules, "clearance.demo", None)
     answer = cli("demo")
     assert answer.code == 1

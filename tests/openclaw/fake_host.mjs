@@ -1,9 +1,10 @@
 // A host that calls hooks as OpenClaw does, for one plugin, in this process. Reads a play from stdin, tells on stdout.
 //
 // play: {plugin, config, entry, id, loads, providers, model, steps}; a step is one of
-//   {turn: {baseUrl, model, tool, marks, prompt, runId, attempts, fallback}}   a whole turn with a real provider
-//   {fire: {hook, event, ctx, times}}                                         one hook, as captured
-//   {wait: ms} | {forget: true}
+//   {turn: {baseUrl, model, tool, marks, ...}}  a whole turn with a provider, see `attempted`
+//   {fire: {hook, event, ctx, times}}          one hook, as captured
+//   {together: [fire, ...]}                    several at once
+//   {wait: ms}
 import { appendFileSync, readFileSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { pathToFileURL } from "node:url";
@@ -166,35 +167,14 @@ async function fire({ hook, event, ctx, times = 1 }) {
   }
 }
 
-async function timed({ times, warm }) {
-  const runId = "timed";
-  const ctx = { runId, agentId: "main", sessionKey: "k", modelProviderId: "sim", modelId: play.model ?? "gpt-4o" };
-  answers.push((await beforeRun({ prompt: "x" }, ctx)) ?? { outcome: "pass" });
-  const found = { gate: [], end: [] };
-  for (let number = 0; number < times + warm; number++) {
-    const call = { toolName: "search", params: { text: "x", limit: 5 }, runId, toolCallId: `t${number}` };
-    const began = performance.now();
-    if (await beforeTool(call, { ...ctx, toolCallId: call.toolCallId })) throw new Error("a tool was refused");
-    const asked = performance.now();
-    await Promise.all(observe("after_tool_call", { ...call, result: { details: { status: "completed" } } }, ctx));
-    const ended = performance.now();
-    if (number >= warm) found.gate.push(asked - began), found.end.push(ended - asked);
-  }
-  await Promise.all(observe("llm_output", { runId, model: ctx.modelId, usage: { input: 1, output: 1, total: 2 } }, ctx));
-  await Promise.all(observe("agent_end", { runId, success: true }, ctx));
-  return found;
-}
-
 await load();
 const texts = [];
-let times;
 for (const step of play.steps ?? []) {
   if (step.turn) texts.push(await turn(step.turn));
   if (step.fire) await fire(step.fire);
-  if (step.timed) times = await timed(step.timed);
   if (step.together) await Promise.all(step.together.map(fire));
   if (step.wait) await new Promise((resolve) => setTimeout(resolve, step.wait));
 }
 await Promise.all(observe("gateway_stop", {}, {}));
-process.stdout.write(JSON.stringify({ texts, answers, logged, registrations, times }));
+process.stdout.write(JSON.stringify({ texts, answers, logged, registrations }));
 process.exit(0);

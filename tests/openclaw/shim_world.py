@@ -83,7 +83,6 @@ class Played:
     answers: list[dict[str, Any]]
     logged: list[list[str]]
     registrations: list[dict[str, Any]]
-    times: dict[str, list[float]] | None = None
 
     def lines(self, level: str) -> list[str]:
         return [text for kind, text in self.logged if kind == level]

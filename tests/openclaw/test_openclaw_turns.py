@@ -143,22 +143,21 @@ def test_an_allowlist_hides_the_other_tools_and_the_hint_names_the_share(served:
 # --- the stop button
 
 
-def test_a_kill_in_mid_turn_stops_every_tool(
-    served: Served, tmp_path: Path, turn: Callable[..., Played], provider: Simulator
-) -> None:
+def test_a_kill_in_mid_turn_stops_every_tool(served: Served, tmp_path: Path, turn: Callable[..., Played]) -> None:
     def script(request: Any) -> Reply:
         if request.number == 3:
             served.authority.kill("tenant:acme", reason="runaway", actor="me")
         return calls_tool_forever("echo", {"text": "x"})(request)
 
-    provider._engine._script = script
-    done = turn()
-    assert marks(tmp_path) == 2
-    assert "runaway" in done.answers[0]["blockReason"]
-    assert "cannot end it in this host" in done.lines("warn")[0]
-    again = turn()
-    assert again.answers[0]["reason"] == "KILLED"
-    assert marks(tmp_path) == 2
+    with Simulator(script=script) as runaway:
+        done = turn(baseUrl=runaway.base_url)
+        assert marks(tmp_path) == 2
+        assert "runaway" in done.answers[0]["blockReason"]
+        assert "cannot end it in this host" in done.lines("warn")[0]
+        before = len(runaway.requests)
+        again = turn(baseUrl=runaway.base_url)
+        assert again.answers[0]["reason"] == "KILLED"
+        assert (marks(tmp_path), len(runaway.requests)) == (2, before)
 
 
 def test_a_kill_is_seen_when_the_gate_of_an_open_attempt_is_asked_again(served: Served) -> None:
@@ -180,13 +179,18 @@ def test_an_approved_tool_runs_and_is_charged(
     assert (marks(tmp_path), at_rest(served)) == (1, provider.stats()["cost"] + 5_000_000)
 
 
+@pytest.mark.parametrize("tells_refusals", [True, False])
 @pytest.mark.parametrize("decision", ["deny", "timeout", "cancelled"])
 def test_an_unapproved_tool_does_not_run_and_costs_nothing(
-    served: Served, tmp_path: Path, turn: Callable[..., Played], provider: Simulator, decision: str
+    served: Served,
+    tmp_path: Path,
+    turn: Callable[..., Played],
+    provider: Simulator,
+    decision: str,
+    tells_refusals: bool,
 ) -> None:
-    for tells in (True, False):
-        provider._engine._script.reset()
-        turn({"tools": {"echo": {"approval": True, "cost": "0.05"}}}, approve=decision, tellsRefusals=tells)
+    terms = {"echo": {"approval": True, "cost": "0.05"}}
+    turn({"tools": terms}, approve=decision, tellsRefusals=tells_refusals)
     assert (marks(tmp_path), at_rest(served)) == (0, provider.stats()["cost"])
 
 

@@ -101,7 +101,8 @@ def callers() -> Iterator[Callers]:
         yield made
     authority.close()
     assert not [status for status in made.statuses if status >= 500], made.statuses
-    assert {200, 400, 401, 404} <= set(made.statuses), made.statuses
+    if made.statuses.total() > 500:  # not when only some of the tests are run here
+        assert {200, 400, 401, 404} <= set(made.statuses), made.statuses
 
 
 def described(paths: dict[str, Any], mode: GenerationMode, whole: dict[str, Any] | None = None) -> Any:
