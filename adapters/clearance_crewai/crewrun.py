@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token, copy_context
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
 from crewai.events.stream_context import add_stream_sink, reset_stream_sinks
 from crewai.hooks.dispatch import InterceptionPoint, get_scoped_hooks, scoped_hooks
@@ -45,6 +46,10 @@ _inside: ContextVar[CrewRun | None] = ContextVar("clearance_crew_run", default=N
 def current_crew_run() -> CrewRun | None:
     """The run that this thread or task is in, also when it is over: then nothing more may start."""
     return _inside.get()
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class CrewRun:
@@ -178,6 +183,10 @@ class CrewRun:
 
     def step_out(self) -> None:
         self._scopes.pop().leave()
+
+    def carry(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function` inside this run, for a thread or an executor of your own: they inherit no run."""
+        return self.core.carry(function)
 
     def end(self) -> None:
         """Nothing more starts. What still runs elsewhere is settled when it is done, and then the run with it."""

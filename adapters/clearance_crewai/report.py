@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Literal
+from typing import Literal, get_args
 
-from clearance.errors import ClearanceError
+from clearance.errors import ClearanceError, InvalidRequest
 from clearance.model.amount import Amount, Unit
 
 MAX_LINES = 10_000
 """Different lines kept; past it calls are summed under the last agent and task `(others)`."""
 
 By = Literal["agent", "task", "kind", "name"]
+FIELDS: tuple[str, ...] = get_args(By)
 _OTHERS = "(others)"
 
 
@@ -68,12 +69,16 @@ class CrewReport:
         return Amount(unit=unit, amount=sum(line.actual for line in self.lines if line.unit == unit))
 
     def by(self, *fields: By) -> tuple[CrewLine, ...]:
-        """The lines summed up over all but these fields (and the unit): `report.by("agent")`."""
+        """The lines summed up over all but these fields (and the unit): `report.by("agent")`.
+
+        A model's or a tool's name is `name`, and `kind` tells the two apart. Raises InvalidRequest for other fields.
+        """
+        unknown = [field for field in fields if field not in FIELDS]
+        if unknown:
+            raise InvalidRequest("by", f"{unknown[0]!r} is no field of a line", ", ".join(FIELDS))
         book = _Book()
         for line in self.lines:
-            agent, task, kind, name = (
-                getattr(line, one) if one in fields else "" for one in ("agent", "task", "kind", "name")
-            )
+            agent, task, kind, name = (getattr(line, one) if one in fields else "" for one in FIELDS)
             book.add(replace(line, agent=agent, task=task, kind=kind, name=name))
         return book.lines()
 

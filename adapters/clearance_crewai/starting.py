@@ -151,12 +151,13 @@ def governed(
 
         @governed(authority, Subject(tenant="acme"), usd("2"))
         @CrewBase
-        class Research: ...            # Research().crew().kickoff(), and all its other ways to start
+        class Research: ...            # Research().crew().kickoff(), its async and for-each forms
 
         @governed(authority, Subject(tenant="acme"), usd("2"))
         class Triage(Flow): ...        # Triage().kickoff(), kickoff_async, akickoff
 
-    Functions and coroutine functions run as a whole inside a run.
+    Functions and coroutine functions run as a whole inside a run; generators are refused. A crew's `copy`, `train` and
+    `test`, and its agents and tasks used by themselves, are other doors: put them inside `run(...)`.
     """
 
     def make(default: str) -> CrewRun:
@@ -167,6 +168,9 @@ def governed(
             return _governed_class(thing, make)
         if not callable(thing):
             raise InvalidRequest("governed", f"{type(thing).__name__} cannot be governed", "a class or a function")
+        if inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing):
+            # Its body runs after the call has returned, so a run around the call would govern nothing.
+            raise InvalidRequest("governed", f"{thing.__name__} is a generator", "a function that opens its own run")
         return _wrapped(thing, lambda *_: make(thing.__name__), [])
 
     return cast(Callable[[F], F], decorate)

@@ -41,7 +41,7 @@ from clearance_hooks.events import (
 )
 from clearance_hooks.registry import Impl, OnError, Registry
 from clearance_hooks.specs import HOOKS
-from clearance_hooks.workers import Job, LoopThread, Workers
+from clearance_hooks.workers import Job, Late, LoopThread, Workers, within
 
 T = TypeVar("T")
 log = logging.getLogger("clearance.hooks")
@@ -273,13 +273,22 @@ class Runner:
 
 
 async def _awaited(impl: Impl, arguments: dict[str, Any], timeout_s: float) -> Any:
+    before = _cancelling()
     try:
-        async with asyncio.timeout(timeout_s) as bound:
-            return await impl.function(**arguments)
-    except TimeoutError as error:
-        return _late(timeout_s) if bound.expired() else _raised(error)
+        return await within(impl.function(**arguments), timeout_s)
+    except Late:
+        return _late(timeout_s)
+    except asyncio.CancelledError as error:
+        if _cancelling() > before:
+            raise  # the host's own task was cancelled
+        return _raised(error)
     except Exception as error:
         return _raised(error)
+
+
+def _cancelling() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _inline(impl: Impl, arguments: dict[str, Any]) -> Any:

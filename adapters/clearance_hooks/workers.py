@@ -161,6 +161,30 @@ class _Worker(Thread):
                 job = following
 
 
+class Late(TimeoutError):
+    """The work did not answer in time; an error of its own is another."""
+
+
+async def within(work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+    """Its answer, or Late. In a task of its own: work that ignores its cancellation is left behind, and what it answers
+    later counts for nothing."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task,), timeout=timeout_s)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_forget)
+    if not task.done():
+        raise Late
+    return task.result()
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # or asyncio complains that nobody has looked
+
+
 class LoopThread:
     """An event loop on a thread of its own, for async handlers in sync hosts; starts with the first."""
 
@@ -173,11 +197,7 @@ class LoopThread:
     def run(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         """Raises TimeoutError, and cancels the work, when it takes longer."""
 
-        async def bounded() -> Any:
-            async with asyncio.timeout(timeout_s):
-                return await work
-
-        future = asyncio.run_coroutine_threadsafe(bounded(), self._running())
+        future = asyncio.run_coroutine_threadsafe(within(work, timeout_s), self._running())
         try:
             # A handler that blocks the loop itself does not see its timeout.
             return future.result(timeout_s + 0.25)

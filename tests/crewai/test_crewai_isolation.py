@@ -13,7 +13,7 @@ import pytest
 from crew_world import World
 
 import clearance_crewai
-from clearance.errors import Denied
+from clearance.errors import Denied, InvalidRequest
 from clearance.model.amount import usd
 from clearance.model.subject import Subject
 from clearance.simulator import Reply, ScriptedRequest, ToolCall
@@ -119,3 +119,35 @@ def test_one_stopped_run_leaves_the_others_alone(make_world: Callable[..., World
             crew_of(world, "acme").kickoff()
 
     assert world.kickoff(crew_of(world, "acme")).raw == "done"
+
+
+def test_a_generator_is_refused_for_its_body_would_run_outside(make_world: Callable[..., World]) -> None:
+    world = make_world(few_steps)
+    with pytest.raises(InvalidRequest, match="generator"):
+
+        @clearance_crewai.governed(world.authority, Subject(tenant="acme"))
+        def words() -> Any:
+            yield world.llm().call("hi")
+
+
+def test_a_thread_of_the_users_own_is_carried_into_the_run(make_world: Callable[..., World]) -> None:
+    world = make_world(few_steps, budget=None)
+    world.budget("0.00000001", scope="tenant:acme")
+    crew = crew_of(world, "acme")
+    with (
+        ThreadPoolExecutor(1) as pool,
+        clearance_crewai.run(world.authority, Subject(tenant="acme")) as run,
+        pytest.raises(Denied),
+    ):
+        pool.submit(run.carry(crew.kickoff)).result()
+    assert world.sim.stats()["requests"] == 0
+
+
+def test_a_report_knows_its_fields(make_world: Callable[..., World]) -> None:
+    world = make_world(few_steps)
+    world.budget("1", scope="tenant:acme")
+    crew = crew_of(world, "acme")
+    report = clearance_crewai.kickoff(crew, world.authority, subject=Subject(tenant="acme")).clearance
+    assert {line.kind for line in report.by("kind", "name")} >= {"llm.completion"}
+    with pytest.raises(InvalidRequest, match="agent, task, kind, name"):
+        report.by("model")

@@ -297,6 +297,24 @@ def test_a_handler_that_hangs_denies_within_its_deadline(kind: str, runner: Runn
     assert took_s < 0.7
 
 
+@pytest.mark.parametrize("again_s", [0, 30])
+def test_a_handler_that_ignores_its_cancellation_still_denies(runner: Runner, ask: Any, again_s: float) -> None:
+    class Stubborn:
+        @hookimpl
+        async def before_tool_call(self) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(again_s)
+
+    runner.register(Stubborn(), id="slow", timeout_ms=100)
+    began = time.monotonic()
+    verdict = ask("before_tool_call", TOOL, CTX)
+    assert verdict.block is not None
+    assert verdict.block.code == "HOOK_TIMEOUT"
+    assert time.monotonic() - began < 5
+
+
 def test_the_deadline_of_the_host_goes_before_that_of_the_plugin(runner: Runner, ask: Any) -> None:
     runner.register(tool_plugin(lambda event: time.sleep(0.5)), id="slow")
     ctx = HookContext(run_id="r", deadline=time.monotonic() + 0.05)
