@@ -7,12 +7,10 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Any, TypedDict
 
 from clearance.authority.interface import DEFAULT_TTL_MS, Authority
-from clearance.connecting import CONFIGURATION
+from clearance.connecting import default_prices
 from clearance.errors import ApprovalRequired, CapsViolated, InvalidRequest, UnitMismatch
 from clearance.guard import Permit, Run
 from clearance.guard.admission import Terms, admitting, wish
@@ -23,7 +21,7 @@ from clearance.model.action import Action
 from clearance.model.amount import Amount, AmountLike, Unit, to_amount
 from clearance.model.caps import Caps
 from clearance.model.subject import Subject
-from clearance.pricing import PriceBook, Prices, Usage
+from clearance.pricing import Prices, Usage
 from clearance.pricing.names import known_as
 from clearance_crewai.usage import Asked
 
@@ -37,16 +35,6 @@ Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 MODEL, TOOL = "llm.completion", "tool.call"
 _MAX_NAME = 256
 _MAX_FACT = 200
-
-
-@cache
-def default_prices() -> PriceBook:
-    """One book for all who bring none: `prices:` of ./clearance.yaml over the public list."""
-    if not Path(CONFIGURATION).is_file():
-        return PriceBook()
-    from clearance.config import load
-
-    return load(CONFIGURATION, ("prices",)).price_book()
 
 
 class Options(TypedDict, total=False):

@@ -7,14 +7,12 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from pathlib import Path
 from typing import Any, TypedDict
 
 from langchain_core.messages import BaseMessage
 
 from clearance.authority.interface import DEFAULT_TTL_MS, Authority
-from clearance.connecting import CONFIGURATION
+from clearance.connecting import default_prices
 from clearance.errors import CapsViolated, ClearanceError, InvalidRequest, UnitMismatch
 from clearance.guard import Permit, outcome_of
 from clearance.guard.admission import Terms, Wish, admitting, wish
@@ -25,7 +23,7 @@ from clearance.model.action import Action
 from clearance.model.amount import Amount, AmountLike, Unit, to_amount
 from clearance.model.caps import Caps
 from clearance.model.subject import Subject
-from clearance.pricing import PriceBook, Prices
+from clearance.pricing import Prices
 from clearance.pricing.names import known_as
 from clearance_langchain.errors import fit
 from clearance_langchain.subjects import resolve
@@ -41,16 +39,6 @@ Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 MODEL, TOOL, RETRIEVER, EMBEDDING = "llm.completion", "tool.call", "retriever.query", "llm.embedding"
 
 _MAX_NAME = 256
-
-
-@cache
-def default_prices() -> PriceBook:
-    """One book for all who bring none: `prices:` of ./clearance.yaml over the public list."""
-    if not Path(CONFIGURATION).is_file():
-        return PriceBook()
-    from clearance.config import load
-
-    return load(CONFIGURATION, ("prices",)).price_book()
 
 
 class Options(TypedDict, total=False):

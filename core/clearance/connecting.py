@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from clearance.store.sqlite import MEMORY, SqliteStore
 from clearance.telemetry import traced
 
 if TYPE_CHECKING:
+    from clearance.pricing import PriceBook
     from clearance.remote import OnOutage, RemoteAuthority
 
 URL_VARIABLE = "CLEARANCE_URL"
@@ -174,3 +176,15 @@ def ledger_file(url: str) -> str:
     if not rest.startswith("/") or len(rest) < 2 or "\0" in unquote(rest):
         raise InvalidRequest("url", f"{url!r} names no file", _KINDS)
     return unquote(rest[1:])
+
+
+@cache
+def default_prices() -> PriceBook:
+    """One book for all who bring none: `prices:` of ./clearance.yaml over the public list."""
+    from clearance.pricing import PriceBook
+
+    if not Path(CONFIGURATION).is_file():
+        return PriceBook()
+    from clearance.config import load
+
+    return load(CONFIGURATION, ("prices",)).price_book()

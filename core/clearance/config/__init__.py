@@ -24,6 +24,7 @@
             tools: {deny: [send_email]}
             cooldown: 2s
             max_steps_remaining: 5
+          - approval_tools: [send_email, "pay_*"]   # each call needs a person's yes
 
 `budgets` may also be a mapping from scope to the rest. Money is quoted text, so that it is read exactly.
 """
