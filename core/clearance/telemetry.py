@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from clearance.errors import Denied
 
 SCOPE = "clearance"
+LOOK_AGAIN_SECONDS = 0.1
 VERBS = ("reserve", "commit", "release", "event", "start_run", "end_run")
 _ATTRIBUTES = {
     "reservation_id": "clearance.reservation.id",
@@ -33,15 +35,29 @@ def traced(authority: Any) -> None:
     except ImportError:
         return
 
-    def is_wanted() -> bool:
-        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
+    is_wanted = _Wanted(lambda: not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider))
     tracer = trace.get_tracer(SCOPE)
     for verb in VERBS:
         for name in (verb, f"a{verb}"):
             call = getattr(authority, name, None)
             if call is not None:
                 setattr(authority, name, _around(tracer, is_wanted, f"clearance.{verb}", call))
+
+
+class _Wanted:
+    """Has the program said who takes spans? The question costs more than a decision's arithmetic, so it is asked anew
+    every LOOK_AGAIN_SECONDS only."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask = ask
+        self._answer = False
+        self._ask_at = 0.0
+
+    def __call__(self) -> bool:
+        if not self._answer and monotonic() >= self._ask_at:
+            self._ask_at = monotonic() + LOOK_AGAIN_SECONDS
+            self._answer = self._ask()
+        return self._answer
 
 
 def _around(tracer: Any, is_wanted: Callable[[], bool], span_name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -118,8 +118,8 @@ def test_a_lock_that_is_needed_late_is_not_waited_for(url: str) -> None:
 
     def want_what_the_other_has() -> None:
         with one.transaction(flush=False) as first, two.transaction(flush=False) as second:
-            first.prefetch([Needs(accounts=keys[:1])])
-            second.prefetch([Needs(accounts=keys[1:])])
+            first.prefetch([Needs([("acme", (TENANT,), ("TOKENS",))])])
+            second.prefetch([Needs([("b", ("tenant:b",), ("TOKENS",))])])
             first.account(*keys[1])
 
     with pytest.raises(StoreError) as caught:
@@ -128,7 +128,7 @@ def test_a_lock_that_is_needed_late_is_not_waited_for(url: str) -> None:
     assert time.monotonic() - began < 1
     # The next try takes both at once.
     with one.transaction(flush=False) as first:
-        first.prefetch([Needs(accounts=keys[:1])])
+        first.prefetch([Needs([("acme", (TENANT,), ("TOKENS",))])])
         assert {key for key in keys if key in first._stored} == set(keys)  # type: ignore[attr-defined]
     for store in (one, two):
         store.close()

@@ -29,10 +29,10 @@ def test_a_line_with_a_lower_number_that_commits_later_is_not_missed(url: str) -
         return [event.tenant for event in authority.events(EventQuery(after=start), limit=10)]
 
     with slow.transaction(flush=False) as first:
-        first.prefetch([Needs(accounts=[("acme", TENANT, "TOKENS")])])
+        first.prefetch([Needs([("acme", (TENANT,), ("TOKENS",))])])
         first.write(_line("acme"), 1)
         with quick.transaction(flush=False) as second:
-            second.prefetch([Needs(accounts=[("b", "tenant:b", "TOKENS")])])
+            second.prefetch([Needs([("b", ("tenant:b",), ("TOKENS",))])])
             second.write(_line("b"), 2)
         assert follow() == [], "the lower number is still under way"
         newest = authority.events(EventQuery(descending=True), limit=1)

@@ -139,11 +139,8 @@ class Administration(Operating):
 
 
 def _accounts(*names: tuple[str, str]) -> Needs:
-    """Of (scope, unit), whose tenants are looked up as well."""
-    return Needs(
-        accounts=[(tenant_of(scope), scope, str(unit)) for scope, unit in names],
-        tenants=sorted({tenant_of(scope) for scope, _ in names}),
-    )
+    """Of (scope, unit)."""
+    return Needs(accounts=[(tenant_of(scope), (scope,), (str(unit),)) for scope, unit in names])
 
 
 def _current_user() -> str:

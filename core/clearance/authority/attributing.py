@@ -21,16 +21,15 @@ class Attributing(GroupCommit):
     """A group commit whose operations remember the request they came from."""
 
     def run(self, operation: Operation[R]) -> R:
-        return super().run(_attributed(operation))
+        origin = ORIGIN.get()
+        return super().run(operation if origin is None else _attributed(operation, origin))
 
     async def arun(self, operation: Operation[R]) -> R:
-        return await super().arun(_attributed(operation))
+        origin = ORIGIN.get()
+        return await super().arun(operation if origin is None else _attributed(operation, origin))
 
 
-def _attributed(operation: Operation[R]) -> Operation[R]:
-    origin = ORIGIN.get()
-    if origin is None:
-        return operation
+def _attributed(operation: Operation[R], origin: list[Any]) -> Operation[R]:
     apply = operation.apply
     return Operation(lambda tx: apply(cast(Transaction, _Attributed(tx, origin))), operation.flush, operation.needs)
 

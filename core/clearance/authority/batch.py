@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded, StoreError
 from clearance.store.interface import Needs, Store, Transaction
@@ -48,6 +48,7 @@ class _Waiting:
     future: asyncio.Future[None] | None = None
     done = False
     promoted = False
+    alone = False
     gone = False
     last = False
     next: _Waiting | None = None
@@ -83,19 +84,22 @@ class GroupCommit:
         waiting = _Waiting(operation, gate.release)
         thread = self._step_in()
         try:
-            if not self._enter(waiting):
+            if self._enter(waiting, alone=True):
+                self._execute([waiting])
+            else:
                 self._wait(waiting, gate)
-            if not waiting.done:
-                self._lead()
+                if not waiting.done:
+                    self._lead()
         except BaseException:
-            # Ctrl-C in the queue. If the lead is ours, the others still need it done.
-            if not self._withdraw(waiting) and waiting.promoted and not waiting.done:
-                self._lead()
+            self._abandon(waiting)
             raise
         finally:
-            self._leave(waiting)
+            self._pass_on(waiting)
             self._inside.discard(thread)
-        return cast(R, _answer(waiting))
+        if waiting.error is not None:
+            raise waiting.error
+        answer: R = waiting.answer
+        return answer
 
     def _step_in(self) -> int:
         """The garbage collector may run a finalizer that settles something in a thread that is in here already."""
@@ -120,26 +124,32 @@ class GroupCommit:
         waiting.future = future
         thread = self._step_in()
         try:
-            if self._enter(waiting):
+            if self._enter(waiting, alone=False):
                 self._helper_thread().lead()
         finally:
             self._inside.discard(thread)
         # A cancelled caller does not undo what it has asked for: the hold may exist, so it must be settled.
         await future
-        return cast(R, _answer(waiting))
+        if waiting.error is not None:
+            raise waiting.error
+        answer: R = waiting.answer
+        return answer
 
     # -- the queue --------------------------------------------------------------------------------
 
-    def _enter(self, waiting: _Waiting) -> bool:
-        """Queue it; True if the caller must lead."""
+    def _enter(self, waiting: _Waiting, *, alone: bool) -> bool:
+        """Queue it; True if the caller must lead. `alone`: a leader with nobody else waiting needs no queue."""
         with self._mutex:
-            if len(self._queue) >= MAX_QUEUE:
+            if not self._leading:
+                # Then nobody waits.
+                self._leading = waiting.promoted = True
+                if alone:
+                    waiting.alone = True
+                    return True
+            elif len(self._queue) >= MAX_QUEUE:
                 raise LimitExceeded(f"{MAX_QUEUE:,} operations are waiting for the ledger", retry_after_ms=100)
             self._queue.append(waiting)
-            if self._leading:
-                return False
-            self._leading = waiting.promoted = True
-            return True
+            return waiting.promoted
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take it out of the queue; False if it is being run, or was told to lead."""
@@ -148,6 +158,15 @@ class GroupCommit:
                 return False
             self._queue.remove(waiting)
             return True
+
+    def _abandon(self, waiting: _Waiting) -> None:
+        """Ctrl-C, or too late. If the lead is ours, the others still need it done."""
+        if waiting.alone:
+            return
+        if not self._withdraw(waiting) and waiting.promoted and not waiting.done:
+            self._lead()
+        with self._mutex:
+            waiting.gone = True
 
     def _lead_inside(self) -> None:
         thread = self._step_in()
@@ -176,14 +195,11 @@ class GroupCommit:
             else:
                 self._hand_on()
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _pass_on(self, waiting: _Waiting) -> None:
         """Wake the next of the batch: one thread after another, for all at once would fight for the interpreter."""
-        with self._mutex:
-            waiting.gone = True
-            following = waiting.next
-        if following is not None:
-            following.wake()
-        elif waiting.last:
+        if waiting.next is not None:
+            waiting.next.wake()
+        elif waiting.last or waiting.alone:
             self._hand_on()
 
     def _hand_on(self) -> None:
@@ -199,7 +215,7 @@ class GroupCommit:
     def _execute(self, batch: list[_Waiting], tries: int = 1) -> None:
         """Run them in one transaction. Rows that another process has changed meanwhile: all again, from the start."""
         try:
-            with self._store.transaction(flush=any(waiting.operation.flush for waiting in batch)) as transaction:
+            with self._store.transaction(flush=True in [it.operation.flush for it in batch]) as transaction:
                 transaction.prefetch([waiting.operation.needs for waiting in batch])
                 for waiting in batch:
                     _apply(waiting, transaction)
@@ -275,12 +291,6 @@ def _apply(waiting: _Waiting, transaction: Transaction) -> None:
         waiting.error = outcome
     else:
         waiting.answer = outcome
-
-
-def _answer(waiting: _Waiting) -> Any:
-    if waiting.error is not None:
-        raise waiting.error
-    return waiting.answer
 
 
 def _tell_loops(batch: list[_Waiting]) -> None:

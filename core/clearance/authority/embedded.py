@@ -64,11 +64,12 @@ class EmbeddedAuthority(Deciding, Settling, Administration, RecordKeeping, Queri
 
     def after_fork(self) -> None:
         self._batch.after_fork()
+        self._awake = False
         if self._ticker:
             self._ticker.after_fork()
 
     def _used(self) -> None:
-        """Also at the next use: a forked child has no thread yet."""
+        super()._used()
         if self._ticker:
             self._ticker.start()
 

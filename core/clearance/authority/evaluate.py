@@ -15,7 +15,6 @@ from clearance.authority.purse import (
     Purse,
     current,
     enclosing_run,
-    figures,
     find_purse,
     held_policy,
     renewals,
@@ -24,12 +23,12 @@ from clearance.authority.purse import (
 from clearance.authority.reasons import reach, refusal_details, refusal_message, stop_details, stop_message
 from clearance.authority.requests import Ask
 from clearance.ledger import accounts as ledger
-from clearance.model.account import Account
+from clearance.model.account import Account, figures
 from clearance.model.caps import Caps, merge
 from clearance.model.reservation import Reservation, run_scope
 from clearance.model.results import Decision, Figures
 from clearance.rules.control import stop_on
-from clearance.store.interface import Changes, NewEvent, Rows
+from clearance.store.interface import Changes, NewEvent, Rows, Tenant
 
 RUN_MAX_EXTENSIONS = 2**31
 """A run lives as long as its owner keeps it alive."""
@@ -42,11 +41,14 @@ def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) ->
     Decision of DENY, whose event is among the changes.
     """
     tenant = ask.subject.tenant_key
-    run = enclosing_run(rows, ask, now_ms)
-    no = _closed_tenant(rows, ask, tenant) or _stopped(rows, ask, tenant, run)
+    defaults = rows.tenant(tenant)
+    run = enclosing_run(rows, ask.run_id, tenant, now_ms) if ask.run_id is not None else None
+    no = _closed_tenant(ask, defaults) if defaults else None
+    if no is None and rows.stops():
+        no = _stopped(rows, ask, tenant, run)
     if no:
         return no, Changes(events=[denial(ask, no, tenant, live)])
-    purse = Purse(()) if ask.unfunded else find_purse(rows, ask.subject.scopes, tenant, ask.estimate.unit, run, now_ms)
+    purse = Purse(()) if ask.unfunded else find_purse(rows, ask.subject.scopes, tenant, ask.unit, run, now_ms)
     no = None if ask.unfunded else _refused(rows, ask, tenant, purse.accounts, now_ms)
     if no:
         denied = denial(ask, no, tenant, live)
@@ -57,40 +59,45 @@ def evaluate(rows: Rows, ask: Ask, now_ms: int, new_id: NewId, *, live: bool) ->
     if not live:
         decision = _allowed(ask, caps, figures(purse.accounts))
         return decision, Changes()
-    return _granted(rows, ask, now_ms, new_id, tenant, run, purse, caps)
+    return _granted(ask, now_ms, new_id, tenant, defaults, run, purse, caps)
 
 
 def _granted(
-    rows: Rows,
     ask: Ask,
     now_ms: int,
     new_id: NewId,
     tenant: str,
+    defaults: Tenant | None,
     run: Reservation | None,
     purse: Purse,
     caps: Caps | None,
 ) -> tuple[Decision, Changes]:
     held = ledger.hold(purse.accounts, ask.estimate.amount)
-    reservation = _reservation(rows, ask, now_ms, new_id(now_ms), tenant, run, held)
-    own = _run_account(ask, reservation)
+    reservation = _reservation(ask, now_ms, new_id(now_ms), tenant, defaults, run, held)
+    own = _run_account(ask, reservation) if ask.kind == "run" else ()
     decision = _allowed(ask, caps, figures(held), reservation.id, reservation.expires_at_ms, ask.ttl_ms)
     granted = granted_event(ask, decision, reservation, own)
     return decision, Changes(
-        accounts=[*held, *own], opened=[reservation], renewals=renewals(purse.renewed), events=[granted]
+        accounts=(*held, *own), opened=(reservation,), renewals=renewals(purse.renewed), events=[granted]
     )
 
 
 def _run_account(ask: Ask, run: Reservation) -> tuple[Account, ...]:
     """The account that the calls inside a run hold on."""
-    if ask.kind != "run" or ask.unfunded:
+    if ask.unfunded:
         return ()
     return (Account(run.tenant, run_scope(run.id), run.unit, allocated=run.estimate, created_at_ms=run.created_at_ms),)
 
 
 def _reservation(
-    rows: Rows, ask: Ask, now_ms: int, new: str, tenant: str, run: Reservation | None, held: Sequence[Account]
+    ask: Ask,
+    now_ms: int,
+    new: str,
+    tenant: str,
+    defaults: Tenant | None,
+    run: Reservation | None,
+    held: Sequence[Account],
 ) -> Reservation:
-    defaults = rows.tenant(tenant)
     most = defaults.max_extensions if defaults and defaults.max_extensions is not None else DEFAULT_MAX_EXTENSIONS
     policy = ask.overage_policy or (defaults.overage_policy if defaults else None)
     return Reservation(
@@ -98,12 +105,12 @@ def _reservation(
         tenant=tenant,
         kind=ask.kind,
         status="ACTIVE",
-        unit=ask.estimate.unit.value,
+        unit=ask.unit,
         estimate=ask.estimate.amount,
         subject=ask.subject.wire,
         action=ask.action.wire,
         affected_scopes=ask.subject.scopes,
-        held_on=tuple(account.scope for account in held),
+        held_on=tuple([account.scope for account in held]),
         created_at_ms=now_ms,
         expires_at_ms=now_ms + ask.ttl_ms,
         grace_period_ms=ask.grace_period_ms,
@@ -118,11 +125,10 @@ def _reservation(
 # -- reasons for no -------------------------------------------------------------------------------
 
 
-def _closed_tenant(rows: Rows, ask: Ask, tenant: str) -> Decision | None:
-    row = rows.tenant(tenant)
-    if row is None or row.status != "CLOSED":
+def _closed_tenant(ask: Ask, tenant: Tenant) -> Decision | None:
+    if tenant.status != "CLOSED":
         return None
-    return _denied(ask, "TENANT_CLOSED", f"tenant {tenant} is closed", ask.subject.scopes[0])
+    return _denied(ask, "TENANT_CLOSED", f"tenant {tenant.tenant} is closed", ask.subject.scopes[0])
 
 
 def _stopped(rows: Rows, ask: Ask, tenant: str, run: Reservation | None) -> Decision | None:
@@ -183,16 +189,16 @@ def _caps(
 ) -> Caps | None:
     """The tightest caps of the subject's budgets; inside a run the scopes' caps hold as well."""
     if run is not None:
-        accounts = [*accounts, *_budgets(rows, ask, tenant, ask.estimate.unit, now_ms)]
+        accounts = [*accounts, *_budgets(rows, ask, tenant, ask.unit, now_ms)]
     found = _biting(accounts)
-    for unit in ask.other_units:
+    for unit in ask.units[1:]:
         lists = [caps.of_tools for caps in _biting(_budgets(rows, ask, tenant, unit, now_ms))]
         found += [caps for caps in lists if caps.wire]
-    return merge(found)
+    return merge(found) if found else None
 
 
 def _budgets(rows: Rows, ask: Ask, tenant: str, unit: str, now_ms: int) -> Sequence[Account]:
-    return current([rows.account(tenant, scope, unit) for scope in ask.subject.scopes], now_ms).accounts
+    return current(rows.accounts_on(tenant, ask.subject.scopes, unit), now_ms).accounts
 
 
 def _biting(accounts: Sequence[Account]) -> list[Caps]:
@@ -226,7 +232,7 @@ def _allowed(
 def granted_event(ask: Ask, decision: Decision, reservation: Reservation, own: Sequence[Account]) -> NewEvent:
     data: dict[str, Any] = {
         "decision": decision.decision,
-        "unit": decision.unit,
+        "unit": ask.unit,
         "estimate": decision.estimate,
         "scopes": decision.affected_scopes,
         "expires_at_ms": decision.expires_at_ms,

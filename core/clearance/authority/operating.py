@@ -33,11 +33,13 @@ class Operating:
         self._flush_settlements = durability != "process"
         self._batch = Attributing(store)
         self._next_sweep_ms = 0
+        self._awake = False
         self.durability = durability
 
     def _operation(self, apply: Callable[[Transaction, int], R | Exception], flush: bool, needs: Needs) -> Operation[R]:
         """With the time of the transaction, and expiry by use: at most once a second, before what comes next."""
-        self._used()
+        if not self._awake:
+            self._used()
 
         def timed(tx: Transaction) -> R | Exception:
             now_ms = self._clock.now_ms()
@@ -66,7 +68,8 @@ class Operating:
         return event
 
     def _used(self) -> None:
-        """Told of every use."""
+        """Told of the first use, and of the first in a forked child."""
+        self._awake = True
 
 
 def write(tx: Transaction, place: Place | None, now_ms: int, answer: R, changes: Changes) -> R:

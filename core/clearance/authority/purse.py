@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from clearance.authority.requests import Ask
 from clearance.errors import (
     BudgetNotFound,
     InvalidRequest,
@@ -17,7 +16,6 @@ from clearance.errors import (
 from clearance.ledger.funding import renewed
 from clearance.model.account import ALLOW_IF_AVAILABLE, Account
 from clearance.model.reservation import Reservation, run_scope
-from clearance.model.results import Figures
 from clearance.store.interface import NewEvent, Rows
 
 
@@ -28,10 +26,8 @@ class Purse(NamedTuple):
     renewed: tuple[Account, ...] = ()
 
 
-def enclosing_run(rows: Rows, ask: Ask, now_ms: int) -> Reservation | None:
-    if ask.run_id is None:
-        return None
-    run = known_run(rows, ask.run_id, ask.subject.tenant_key)
+def enclosing_run(rows: Rows, run_id: str, tenant: str, now_ms: int) -> Reservation:
+    run = known_run(rows, run_id, tenant)
     if not run.is_open:
         if run.status == "EXPIRED":
             raise ReservationExpired(f"run {run.id} has expired", scope=run.scope_path)
@@ -54,11 +50,12 @@ def find_purse(
     rows: Rows, scopes: Sequence[str], tenant: str, unit: str, run: Reservation | None, now_ms: int
 ) -> Purse:
     """The innermost run account in this unit, else the budgeted scopes."""
-    for run_id in reversed((*run.runs, run.id) if run else ()):
-        account = rows.account(tenant, run_scope(run_id), unit)
-        if account is not None:
-            return Purse((account,))
-    return current([rows.account(tenant, scope, unit) for scope in scopes], now_ms)
+    if run is not None:
+        for run_id in reversed((*run.runs, run.id)):
+            account = rows.account(tenant, run_scope(run_id), unit)
+            if account is not None:
+                return Purse((account,))
+    return current(rows.accounts_on(tenant, scopes, unit), now_ms)
 
 
 def current(found: Sequence[Account | None], now_ms: int) -> Purse:
@@ -77,7 +74,10 @@ def current(found: Sequence[Account | None], now_ms: int) -> Purse:
 
 def held_policy(accounts: Sequence[Account]) -> str:
     """The policy of the most specific budget that names one, else the protocol's default."""
-    return next((a.overage_policy for a in reversed(accounts) if a.overage_policy), ALLOW_IF_AVAILABLE)
+    for account in reversed(accounts):
+        if account.overage_policy:
+            return account.overage_policy
+    return ALLOW_IF_AVAILABLE
 
 
 def require_budget(rows: Rows, scopes: Sequence[str], tenant: str, unit: str) -> BudgetNotFound:
@@ -101,11 +101,9 @@ def require_budget(rows: Rows, scopes: Sequence[str], tenant: str, unit: str) ->
     )
 
 
-def figures(accounts: Sequence[Account]) -> Figures:
-    return {account.scope: account.figures for account in accounts}
-
-
 def renewals(renewed_accounts: Sequence[Account]) -> list[NewEvent]:
+    if not renewed_accounts:
+        return []
     return [
         NewEvent(
             "budget.renewed",

@@ -27,6 +27,7 @@ from clearance.store.interface import Needs, Place
 
 _POLICIES = (REJECT, ALLOW_IF_AVAILABLE, ALLOW_WITH_OVERDRAFT)
 _MAX_ID = 128
+_ALL_UNITS = {str(first): (str(first), *(str(unit) for unit in Unit if unit is not first)) for first in Unit}
 
 
 class Ask(NamedTuple):
@@ -41,6 +42,7 @@ class Ask(NamedTuple):
     run_id: str | None
     metadata: dict[str, Any]
     idempotency_key: str | None
+    unit: str
     kind: ReservationKind = "call"
     unfunded: bool = False
     """A run without a budget: it holds nothing."""
@@ -52,7 +54,7 @@ class Ask(NamedTuple):
         payload = [
             self.subject.wire,
             self.action.wire,
-            self.estimate.unit,
+            self.unit,
             self.estimate.amount,
             self.ttl_ms,
             self.grace_period_ms,
@@ -66,20 +68,17 @@ class Ask(NamedTuple):
         return place_of(self.subject.tenant_key, space, self.idempotency_key, payload)
 
     @property
-    def other_units(self) -> tuple[str, ...]:
-        """Whose budgets have a say as well: a tool list holds in whatever unit a tool is paid. Not for model calls."""
+    def units(self) -> tuple[str, ...]:
+        """Whose budgets have a say, its own first: a tool list holds in whatever unit a tool is paid."""
         if self.kind == "run" or self.action.kind.startswith("llm"):
-            return ()
-        return tuple(unit.value for unit in Unit if unit is not self.estimate.unit)
+            return (self.unit,)
+        return _ALL_UNITS[self.unit]
 
     def needs(self, place: Place | None) -> Needs:
-        tenant = self.subject.tenant_key
-        units = (self.estimate.unit.value, *self.other_units)
         return Needs(
-            accounts=[(tenant, scope, unit) for unit in units for scope in self.subject.scopes],
-            reservations=(self.run_id,) if self.run_id else (),
-            tenants=(tenant,),
-            answers=(place.key,) if place else (),
+            ((self.subject.tenant_key, self.subject.scopes, self.units),),
+            (self.run_id,) if self.run_id else (),
+            (place.key,) if place else (),
         )
 
 
@@ -97,9 +96,8 @@ def ask(
     kind: ReservationKind = "call",
     unfunded: bool = False,
 ) -> Ask:
-    check_kind(subject, Subject, "subject")
-    check_kind(action, Action, "action")
-    check_kind(estimate, Amount, "estimate")
+    check_subject(subject, action)
+    check_amount(estimate, "estimate")
     _in_range("ttl_ms", ttl_ms, MIN_TTL_MS, MAX_TTL_MS)
     _in_range("grace_period_ms", grace_period_ms, 0, MAX_GRACE_MS)
     return Ask(
@@ -108,10 +106,11 @@ def ask(
         estimate,
         ttl_ms,
         grace_period_ms,
-        check_policy(overage_policy),
+        None if overage_policy is None else check_policy(overage_policy),
         None if run_id is None else check_id(run_id, "run_id"),
-        check_metadata(metadata),
-        check_key(idempotency_key),
+        check_metadata(metadata) if metadata else {},
+        None if idempotency_key is None else check_key(idempotency_key),
+        str(estimate.unit),
         kind,
         unfunded,
     )
@@ -143,12 +142,14 @@ def check_extension(extend_by_ms: int) -> int:
 
 
 def check_subject(subject: Subject, action: Action) -> None:
-    check_kind(subject, Subject, "subject")
-    check_kind(action, Action, "action")
+    if not isinstance(subject, Subject) or not isinstance(action, Action):
+        check_kind(subject, Subject, "subject")
+        check_kind(action, Action, "action")
 
 
 def check_amount(amount: Amount, field: str) -> Amount:
-    check_kind(amount, Amount, field)
+    if not isinstance(amount, Amount):
+        check_kind(amount, Amount, field)
     return amount
 
 

@@ -12,7 +12,6 @@ from clearance.authority.notices import crossings
 from clearance.authority.purse import (
     Purse,
     current,
-    figures,
     find_purse,
     held_policy,
     known_run,
@@ -31,7 +30,7 @@ from clearance.errors import (
     UnitMismatch,
 )
 from clearance.ledger import accounts as ledger
-from clearance.model.account import ALLOW_IF_AVAILABLE, REJECT, Account, OveragePolicy
+from clearance.model.account import ALLOW_IF_AVAILABLE, REJECT, Account, OveragePolicy, figures
 from clearance.model.action import Action
 from clearance.model.amount import Amount, Unit
 from clearance.model.reservation import Reservation, run_scope
@@ -103,9 +102,7 @@ def settled(
     """The answer and the changes of a commit whose accounts are known."""
     amount = actual - charged.uncharged
     released = max(it.estimate - actual, 0)
-    done = it._replace(
-        status="COMMITTED", charged=amount, actual=actual, finalized_at_ms=now_ms, committed_metadata=metadata or None
-    )
+    done = it.committed(amount, actual, now_ms, metadata or None)
     after = figures(charged.after)
     data: dict[str, Any] = {
         "unit": it.unit,
@@ -132,7 +129,7 @@ def settled(
     answer = Settlement(
         "COMMITTED", Unit[it.unit], it.estimate, actual, amount, released, charged.uncharged, it.id, figures=after
     )
-    return answer, Changes(accounts=charged.after, changed=[done], renewals=renewals(charged.renewed), events=events)
+    return answer, Changes(accounts=charged.after, changed=(done,), renewals=renewals(charged.renewed), events=events)
 
 
 def _overage(it: Reservation, actual: int, charged: Charged) -> NewEvent:
@@ -170,7 +167,7 @@ def as_estimated(rows: Rows, it: Reservation, now_ms: int, why: str) -> tuple[Se
 
 def holders(rows: Rows, it: Reservation, now_ms: int) -> Purse:
     """The accounts that hold this estimate, as fixed when it was reserved, each in its present period."""
-    return current([rows.account(it.tenant, scope, it.unit) for scope in it.held_on], now_ms)
+    return current(rows.accounts_on(it.tenant, it.held_on, it.unit), now_ms)
 
 
 def _error(refusal: ledger.Refusal) -> Exception:

@@ -56,7 +56,7 @@ class Settling(Operating):
         check_id(reservation_id, "reservation_id")
         check_amount(actual, "actual")
         facts = check_metadata(metadata)
-        payload = [actual.unit, actual.amount, facts]
+        payload = [str(actual.unit), actual.amount, facts]
 
         def apply(tx: Transaction, now_ms: int) -> tuple[Settlement, Changes]:
             return settle.commit(tx, reservation_id, actual, facts, now_ms)
@@ -167,7 +167,6 @@ class Settling(Operating):
         facts = check_metadata(metadata)
         payload = [subject.wire, action.wire, actual.unit, actual.amount, policy, run_id, facts]
         place = place_of(subject.tenant_key, "event", key, payload) if key else None
-        keys = [(subject.tenant_key, scope, actual.unit.value) for scope in subject.scopes]
 
         def apply(tx: Transaction, now_ms: int) -> Settlement:
             replay = self._replayed(tx, place)
@@ -177,7 +176,7 @@ class Settling(Operating):
             result = settle.debit_event(tx, subject, action, actual, policy, run_id, facts, now_ms, event_id)
             return write(tx, place, now_ms, *result)
 
-        wanted = needs(place, run_id)._replace(accounts=keys, tenants=(subject.tenant_key,))
+        wanted = needs(place, run_id)._replace(accounts=((subject.tenant_key, subject.scopes, (str(actual.unit),)),))
         return self._operation(apply, self._flush_settlements, wanted)
 
     def end_run(self, run_id: str, *, metadata: Mapping[str, Any] | None = None) -> Settlement:

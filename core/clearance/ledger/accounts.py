@@ -47,22 +47,22 @@ def check(accounts: Sequence[Account], estimate: int) -> Refusal | None:
 
 def hold(accounts: Sequence[Account], estimate: int) -> Accounts:
     """Reserve `estimate` on every account; `check` must have passed."""
-    return tuple(account.moved(account.reserved + estimate, account.spent) for account in accounts)
+    return _move(accounts, estimate, 0)
 
 
 def refund(accounts: Sequence[Account], estimate: int) -> Accounts:
     """Release or expiry: give the whole hold back (sections 9 and 11)."""
-    return tuple(account.moved(account.reserved - estimate, account.spent) for account in accounts)
+    return _move(accounts, -estimate, 0)
 
 
 def settle(accounts: Sequence[Account], estimate: int, actual: int, policy: OveragePolicy) -> Settled | Refusal:
     """Commit `actual` against a hold of `estimate` (section 8)."""
     if actual <= estimate:
-        return Settled(_move(accounts, estimate, actual), actual)
+        return Settled(_move(accounts, -estimate, actual), actual)
     if policy == REJECT:
         return Refusal("BUDGET_EXCEEDED", accounts[-1], actual)
     # The charge beyond the estimate is a debit on accounts that hold the estimate as spent already.
-    base = _move(accounts, estimate, estimate)
+    base = _move(accounts, -estimate, estimate)
     extra = debit(base, actual - estimate, policy)
     if isinstance(extra, Refusal):
         return extra
@@ -106,5 +106,6 @@ def _debited(account: Account, charged: int, wanted: int, overdraft: bool) -> Ac
     )
 
 
-def _move(accounts: Sequence[Account], estimate: int, spent: int) -> Accounts:
-    return tuple(account.moved(account.reserved - estimate, account.spent + spent) for account in accounts)
+def _move(accounts: Sequence[Account], reserved: int, spent: int) -> Accounts:
+    """So much more reserved and spent. Every operation comes by here, and `_replace` takes three times as long."""
+    return tuple([tuple.__new__(Account, (*a[:4], a[4] + reserved, a[5] + spent, *a[6:])) for a in accounts])

@@ -65,6 +65,11 @@ class Reservation(NamedTuple):
     def is_open(self) -> bool:
         return self.status == "ACTIVE"
 
+    def committed(self, charged: int, actual: int, now_ms: int, metadata: dict[str, Any] | None) -> Reservation:
+        """Every call comes by here, and `_replace` takes twice as long."""
+        begin, middle, key = self[:3], self[4:18], self.idempotency_key
+        return tuple.__new__(Reservation, (*begin, "COMMITTED", *middle, charged, actual, now_ms, key, metadata))
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, without what is absent."""
         facts: dict[str, Any] = {

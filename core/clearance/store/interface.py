@@ -65,9 +65,9 @@ class Place(NamedTuple):
 class Needs(NamedTuple):
     """What an operation will look up, as far as it is known beforehand, so that a batch can be read at once."""
 
-    accounts: Sequence[AccountKey] = ()
+    accounts: Sequence[tuple[str, Sequence[str], Sequence[str]]] = ()
+    """(tenant, scopes, units): the tenant's row, and its accounts on all these scopes in all these units."""
     reservations: Sequence[str] = ()
-    tenants: Sequence[str] = ()
     answers: Sequence[bytes] = ()
 
 
@@ -96,6 +96,10 @@ class Rows(Protocol):
     """What an evaluation may look up."""
 
     def account(self, tenant: str, scope: str, unit: str) -> Account | None: ...
+    def accounts_on(self, tenant: str, scopes: Sequence[str], unit: str) -> Sequence[Account | None]:
+        """One for each scope."""
+        ...
+
     def accounts_of(self, tenant: str, scope: str) -> Sequence[Account]:
         """The scope's accounts in every unit."""
         ...

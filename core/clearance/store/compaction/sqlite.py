@@ -78,8 +78,8 @@ class SqliteBench:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[apsw.Connection]:
-        # No flush: what a power cut brings back is removed again next time. What goes is in nobody's cache: caches hold
-        # accounts and open reservations.
+        # No flush: what a power cut brings back is removed again next time.
         with self._store.transaction(flush=False) as transaction:
             assert isinstance(transaction, SqliteTransaction)
             yield transaction._connection
+            transaction.forget()

@@ -51,11 +51,12 @@ def stores_never_lose_each_others_changes(bench: Bench) -> None:
     bench.write(Changes(accounts=[account(), account("tenant:acme/agent:bot")]))
     stores = [bench.store, bench.another(), bench.another()]
     keys = [account().key, account("tenant:acme/agent:bot").key]
+    tenant, scopes, unit = account().tenant, [key[1] for key in keys], account().unit
     errors: list[Exception] = []
 
     def spend(store: Store, turn: int) -> None:
         def both(tx: object) -> None:
-            tx.prefetch([Needs(accounts=keys[:: 1 if turn % 2 else -1])])  # type: ignore[attr-defined]
+            tx.prefetch([Needs([(tenant, scopes[:: 1 if turn % 2 else -1], (unit,))])])  # type: ignore[attr-defined]
             changed = []
             for key in keys:
                 old = tx.account(*key)  # type: ignore[attr-defined]

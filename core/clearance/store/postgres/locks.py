@@ -41,9 +41,10 @@ class Wanted:
     def of(cls, needs: Iterable[Needs]) -> Wanted:
         wanted = cls()
         for need in needs:
-            wanted.accounts.update(need.accounts)
+            for tenant, scopes, units in need.accounts:
+                wanted.tenants.add(tenant)
+                wanted.accounts.update([(tenant, scope, unit) for unit in units for scope in scopes])
             wanted.reservations.update(filter(is_name, need.reservations))
-            wanted.tenants.update(need.tenants)
             wanted.answers.extend(need.answers)
         return wanted
 

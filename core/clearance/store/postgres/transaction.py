@@ -32,6 +32,9 @@ class PostgresTransaction(Holding):
             self.take(Wanted(accounts={key}))
         return self._accounts[key]
 
+    def accounts_on(self, tenant: str, scopes: Sequence[str], unit: str) -> list[Account | None]:
+        return [self.account(tenant, scope, unit) for scope in scopes]
+
     def accounts_of(self, tenant: str, scope: str) -> list[Account]:
         return [to_account(row) for row in self.search(sql.GET_ACCOUNTS_OF_SCOPE, (tenant, scope))]
 

@@ -138,14 +138,17 @@ class SqliteStore:
         return _Writing(self, flush)
 
     def _begin(self, flush: bool) -> SqliteTransaction:
-        self._ready()
+        if self._closed or self._connection is None:
+            self._ready()
         if self._lock is not None:
             self._lock.acquire()
         try:
-            self._set_flushing(flush)
+            if flush is not self._flushing:
+                self._set_flushing(flush)
             self._transaction.begin()
         except BaseException:
-            self._unlock()
+            if self._lock is not None:
+                self._lock.release()
             raise
         return self._transaction
 
@@ -159,17 +162,14 @@ class SqliteStore:
         finally:
             if not commit:
                 self._transaction.rollback()
-            self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def _set_flushing(self, flush: bool) -> None:
-        if flush != self._flushing and not self._is_memory:
+        if not self._is_memory:
             assert self._connection is not None
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
-            self._flushing = flush
+        self._flushing = flush
 
     def _ready(self) -> None:
         if self._closed:
@@ -348,8 +348,10 @@ class _Writing:
             raise ours(failure, self._store.path) from failure
         finally:
             self._store._mutex.release()
+        if error is None:
+            return
         # Also when an operation has met it and said so: it is everybody's failure.
-        for met in (error, error.__cause__ if error else None):
+        for met in (error, error.__cause__):
             if isinstance(met, apsw.Error):
                 raise ours(met, self._store.path) from met
 

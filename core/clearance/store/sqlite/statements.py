@@ -49,7 +49,7 @@ UPDATE_RESERVATION = (
     "due_at_ms = ?, extension_count = ?, committed_facts = ? WHERE id = ?"
 )
 
-GET_ANSWER = "SELECT payload, seq FROM answers WHERE key = ?"
+GET_ANSWER_OR_NEXT = "SELECT key, payload, seq FROM answers WHERE key >= ? ORDER BY key LIMIT 1"
 GET_ANSWERS = "SELECT key, payload, seq FROM answers WHERE key IN ({})"
 INSERT_ANSWER = "INSERT INTO answers (key, payload, seq) VALUES (?, ?, ?)"
 

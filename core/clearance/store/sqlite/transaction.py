@@ -14,6 +14,7 @@ from clearance.model.results import EVERYTHING, Event, Stop
 from clearance.model.subject import covers
 from clearance.store.interface import AccountKey, Answered, Changes, Needs, Record, Tenant
 from clearance.store.sqlite import statements as sql
+from clearance.store.sqlite.answers import Answers
 from clearance.store.sqlite.rows import (
     Row,
     account_row,
@@ -40,6 +41,7 @@ class SqliteTransaction:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self._known = Answers(connection)
         self._version = -1
         self.writes = 0
         self.forget()
@@ -52,6 +54,8 @@ class SqliteTransaction:
         if version != self._version or len(self._accounts) + len(self._open) > MAX_CACHED_ROWS:
             self.forget()
             self._version = version
+        else:
+            self._known.trim()
 
     def commit(self) -> None:
         self.flush()
@@ -72,16 +76,14 @@ class SqliteTransaction:
         self._stops: dict[tuple[str, str], Stop] | None = None
         self._tenants: dict[str, Tenant | None] = {}
         self._last_seq: int | None = None
-        self._clear_pending()
-
-    def _clear_pending(self) -> None:
+        self._known.forget()
+        # What is pending.
         self._dirty: dict[AccountKey, Account] = {}
         self._dropped: list[AccountKey] = []
         self._inserted: dict[str, Reservation] = {}
         self._updated: dict[str, Reservation] = {}
         self._events: list[Row] = []
-        self._answers: dict[bytes, Answered] = {}
-        self._known_answers: dict[bytes, Answered | None] = {}
+        self._answers: list[Row] = []
         self._new_stops: list[Stop] = []
         self._new_tenants: list[Tenant] = []
         self._new_records: dict[tuple[str, str], Record | None] = {}
@@ -95,6 +97,12 @@ class SqliteTransaction:
         except KeyError:
             self._read_accounts(tenant, scope)
             return self._accounts.setdefault(key, None)
+
+    def accounts_on(self, tenant: str, scopes: Sequence[str], unit: str) -> list[Account | None]:
+        try:
+            return [self._accounts[tenant, scope, unit] for scope in scopes]
+        except KeyError:
+            return [self.account(tenant, scope, unit) for scope in scopes]
 
     def _read_accounts(self, tenant: str, scope: str) -> None:
         """In every unit at once: who asks for one has often a question about the others."""
@@ -156,23 +164,12 @@ class SqliteTransaction:
         return [to_record(row) for row in self._all(sql.GET_DUE_RECORDS, (kind, now_ms, limit))]
 
     def answered(self, key: bytes) -> Answered | None:
-        known = self._answers.get(key) or self._known_answers.get(key)
-        if known is not None or key in self._known_answers:
-            return known
-        row = self._one(sql.GET_ANSWER, (key,))
-        return Answered(*row) if row else None
+        return self._known.find(key)
 
     def prefetch(self, needs: Sequence[Needs]) -> None:
-        """Keys only: rows are cached anyway, and one search for a batch gives up the interpreter's lock once."""
-        keys = [key for need in needs for key in need.answers]
-        self._known_answers = dict.fromkeys(keys)
-        if len(keys) > 1:
-            marks = ", ".join("?" * len(keys))
-            for key, payload, seq in self._connection.execute(sql.GET_ANSWERS.format(marks), keys):
-                self._known_answers[bytes(key)] = Answered(payload, seq)
-        elif keys:
-            row = self._one(sql.GET_ANSWER, (keys[0],))
-            self._known_answers[keys[0]] = Answered(*row) if row else None
+        """Keys only: rows are cached anyway."""
+        if len(needs) > 1:
+            self._known.look_up([key for need in needs for key in need.answers])
 
     def event(self, seq: int) -> Event | None:
         rows = self._all(sql.GET_EVENT, (seq,))
@@ -203,7 +200,8 @@ class SqliteTransaction:
             self._inserted[reservation.id] = self._open[reservation.id] = reservation
         for reservation in changes.changed:
             self._change_reservation(reservation)
-        self._write_stops(changes.stops)
+        if changes.stops:
+            self._write_stops(changes.stops)
         for tenant in changes.tenants:
             self._tenants[tenant.tenant] = tenant
             self._new_tenants.append(tenant)
@@ -211,9 +209,11 @@ class SqliteTransaction:
             self._new_records[record[:2]] = record
         for name in changes.dropped_records:
             self._new_records[name] = None
-        first = self._write_events(changes, now_ms)
+        first = self._write_events(changes, now_ms) if changes.events else 0
         if changes.place is not None:
-            self._answers[changes.place.key] = Answered(changes.place.payload, first)
+            place, payload = changes.place
+            self._known.add(place, Answered(payload, first))
+            self._answers.append((place, payload, first))
         return first
 
     def _change_reservation(self, reservation: Reservation) -> None:
@@ -225,15 +225,11 @@ class SqliteTransaction:
             self._open.pop(reservation.id, None)
 
     def _write_stops(self, stops: Sequence[Stop]) -> None:
-        if not stops:
-            return
         self._new_stops.extend(stops)
         self.flush()
         self._stops = None
 
     def _write_events(self, changes: Changes, now_ms: int) -> int:
-        if not changes.events:
-            return 0
         if self._last_seq is None:
             self._last_seq = int(self._all(sql.LAST_SEQ, ())[0][0])
         events = [*changes.renewals, *changes.events] if changes.renewals else changes.events
@@ -249,24 +245,29 @@ class SqliteTransaction:
         run = self._connection.executemany
         if self._dirty:
             self._flush_accounts()
-        if self._dropped:
-            run(sql.DROP_ACCOUNT, self._dropped)
         if self._inserted:
             run(sql.INSERT_RESERVATION, [reservation_row(it) for it in self._inserted.values()])
+            self._inserted = {}
         if self._updated:
             run(sql.UPDATE_RESERVATION, [reservation_update(it) for it in self._updated.values()])
+            self._updated = {}
         if self._events:
             run(sql.INSERT_EVENT, self._events)
+            self._events = []
         if self._answers:
-            run(sql.INSERT_ANSWER, [(key, answer.payload, answer.seq) for key, answer in self._answers.items()])
-        if self._new_stops:
-            run(sql.PUT_STOP, [(s.tenant, s.scope, s.state, s.reason, s.actor, s.at_ms) for s in self._new_stops])
-        if self._new_tenants:
-            run(sql.PUT_TENANT, self._new_tenants)
-        if self._new_records:
-            run(sql.PUT_RECORD, [record_row(record) for record in self._new_records.values() if record])
-            run(sql.DROP_RECORD, [name for name, record in self._new_records.items() if record is None])
-        self._clear_pending()
+            run(sql.INSERT_ANSWER, self._answers)
+            self._answers = []
+        if self._dropped or self._new_stops or self._new_tenants or self._new_records:
+            self._flush_rare()
+
+    def _flush_rare(self) -> None:
+        run = self._connection.executemany
+        run(sql.DROP_ACCOUNT, self._dropped)
+        run(sql.PUT_STOP, [(s.tenant, s.scope, s.state, s.reason, s.actor, s.at_ms) for s in self._new_stops])
+        run(sql.PUT_TENANT, self._new_tenants)
+        run(sql.PUT_RECORD, [record_row(record) for record in self._new_records.values() if record])
+        run(sql.DROP_RECORD, [name for name, record in self._new_records.items() if record is None])
+        self._dropped, self._new_stops, self._new_tenants, self._new_records = [], [], [], {}
 
     def _flush_accounts(self) -> None:
         """Most accounts have only moved; the rest of the row is written when it differs."""
@@ -274,10 +275,11 @@ class SqliteTransaction:
         for key, account in self._dirty.items():
             old = self._stored.get(key)
             if old is not None and old[_CONFIGURATION] == account[_CONFIGURATION] and old[9:] == account[9:]:
-                moved.append((account[3], account[4], account[5], account[6], int(account.over_limit), *key))
+                moved.append((*account[3:7], account[8], *key))
             else:
                 put.append(account_row(account))
-            self._stored[key] = account
+        self._stored.update(self._dirty)
+        self._dirty = {}
         if moved:
             self._connection.executemany(sql.MOVE_ACCOUNT, moved)
         if put:

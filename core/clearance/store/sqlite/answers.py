@@ -1,0 +1,71 @@
+"""Which idempotency keys were used. Nearly every key is new, and asking the table each time is what costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from clearance.store.interface import Answered
+from clearance.store.sqlite import statements as sql
+from clearance.store.sqlite.rows import Row
+
+MAX_RECENT = 10_000
+
+
+class Answers:
+    """Remembers what it has seen of the table, for as long as nobody else writes to it.
+
+    Keys of ours rise with time, so nearly all lie in the gap behind the newest that the table had when it was first
+    asked, and there only our own can be.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self.forget()
+
+    def forget(self) -> None:
+        """Somebody else may have written, or ours was rolled back."""
+        self._written: dict[bytes, Answered] = {}
+        self._looked_up: dict[bytes, Answered | None] = {}
+        self._gap: tuple[bytes, bytes | None] | None = None
+
+    def trim(self) -> None:
+        """Between transactions, when nothing is pending."""
+        if len(self._written) > MAX_RECENT:
+            self.forget()
+
+    def add(self, key: bytes, answer: Answered) -> None:
+        self._written[key] = answer
+
+    def find(self, key: bytes) -> Answered | None:
+        found = self._written.get(key) or self._looked_up.get(key)
+        if found is not None or self._in_gap(key) or key in self._looked_up:
+            return found
+        rows: list[Row] = self._connection.execute(sql.GET_ANSWER_OR_NEXT, (key,)).fetchall()
+        following, payload, seq = rows[0] if rows else (None, b"", 0)
+        if following == key:
+            return Answered(payload, seq)
+        self._gap = (key, following)
+        return None
+
+    def look_up(self, keys: Sequence[bytes]) -> None:
+        """Those of a batch. Keys in no order are searched for at once, which gives up the interpreter's lock once."""
+        unknown = self._unknown(keys)
+        if unknown:
+            self.find(min(unknown))
+            unknown = self._unknown(unknown)
+        self._looked_up = dict.fromkeys(unknown)
+        if unknown:
+            marks = ", ".join("?" * len(unknown))
+            for key, payload, seq in self._connection.execute(sql.GET_ANSWERS.format(marks), unknown):
+                self._looked_up[key] = Answered(payload, seq)
+
+    def _unknown(self, keys: Sequence[bytes]) -> list[bytes]:
+        return [key for key in keys if key not in self._written and not self._in_gap(key)]
+
+    def _in_gap(self, key: bytes) -> bool:
+        if self._gap is None:
+            return False
+        first, end = self._gap
+        return first <= key and (end is None or key < end)
