@@ -83,7 +83,7 @@ def test_a_cancelled_caller_does_not_undo_what_it_asked_for(open_ledger: Callabl
     authority = open_ledger(MEMORY)
     budget(authority)
     entered, go = threading.Event(), threading.Event()
-    blocking = Operation(lambda _: entered.set() or go.wait(20), False)
+    blocking = Operation(lambda _: entered.set() or go.wait(20), True)
 
     async def cancel_in_mid_queue() -> None:
         leader = asyncio.create_task(authority._batch.arun(blocking))
@@ -106,7 +106,7 @@ def test_a_loop_that_is_gone_holds_nobody_up(open_ledger: Callable[[str], Embedd
     authority = open_ledger(MEMORY)
     budget(authority)
     entered, go = threading.Event(), threading.Event()
-    blocking = Operation(lambda _: entered.set() or go.wait(20), False)
+    blocking = Operation(lambda _: entered.set() or go.wait(20), True)
     leader = threading.Thread(target=authority._batch.run, args=(blocking,))
     leader.start()
     assert entered.wait(20)

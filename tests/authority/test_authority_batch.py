@@ -92,7 +92,9 @@ def test_what_waits_together_is_written_in_one_transaction(
 ) -> None:
     opened: list[bool] = []
     original = authority._store.transaction
-    monkeypatch.setattr(authority._store, "transaction", lambda *, flush: opened.append(flush) or original(flush=flush))
+    monkeypatch.setattr(
+        authority._store, "transaction", lambda *, flush, wait: opened.append(flush) or original(flush=flush, wait=wait)
+    )
     found = gate.queue(*(lambda: hold(authority, 10) for _ in range(20)))
     gate.open()
     assert len({it.result(LONG) for it in found}) == 20
@@ -257,9 +259,9 @@ def test_callers_that_ask_again_share_the_next_batch(authority: EmbeddedAuthorit
     sizes: list[int] = []
     execute = group._execute
 
-    def counted(waiting: list[Any], tries: int = 1) -> None:
+    def counted(waiting: list[Any], **options: Any) -> None:
         sizes.append(len(waiting))
-        execute(waiting, tries)
+        execute(waiting, **options)
 
     group._execute = counted  # type: ignore[method-assign]
     together = threading.Barrier(callers)

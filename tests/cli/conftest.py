@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.served import ADMIN_KEY, Served, Tenant
+from tests.server.kit import unique
 
 import clearance
+from clearance.authority.budgets import BudgetSpec
 from clearance.cli import main
 from clearance.connecting import LocalAuthority, connect
 from clearance.model.action import action
@@ -92,3 +95,34 @@ def figures(authority: LocalAuthority) -> dict[str, tuple[int, int, int, int]]:
     return {
         f"{it.scope} {it.unit}": (it.allocated, it.reserved, it.spent, it.debt) for it in authority.balances().items
     }
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One `clearance serve` for all tests, each of which has tenants of its own."""
+    made = Served(tmp_path_factory.mktemp("served"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def acme(served: Served, monkeypatch: pytest.MonkeyPatch) -> Tenant:
+    """A tenant with 10 USD; the commands talk to the server with the operator's key."""
+    monkeypatch.setenv("CLEARANCE_URL", served.url)
+    monkeypatch.setenv("CLEARANCE_ADMIN_KEY", ADMIN_KEY)
+    monkeypatch.delenv("CLEARANCE_API_KEY", raising=False)
+    made = served.tenant(unique("acme"))
+    with made.agent() as agent:
+        agent.set_budget(BudgetSpec(scope=made.scope, allocated=usd("10")))
+    return made
+
+
+@pytest.fixture
+def as_tenant(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """From here on the commands have a tenant's key alone."""
+
+    def change(tenant: Tenant = acme) -> None:
+        monkeypatch.delenv("CLEARANCE_ADMIN_KEY")
+        monkeypatch.setenv("CLEARANCE_API_KEY", tenant.secret)
+
+    return change

@@ -76,8 +76,8 @@ def test_postgres_conforms(spec: Spec, url: str) -> None:
 class ForgetfulStore(SqliteStore):
     """Loses every second account."""
 
-    def transaction(self, *, flush: bool):  # type: ignore[no-untyped-def]
-        writing = super().transaction(flush=flush)
+    def transaction(self, *, flush: bool, wait: bool = True):  # type: ignore[no-untyped-def]
+        writing = super().transaction(flush=flush, wait=wait)
         enter = type(writing).__enter__
 
         class Forgetful:

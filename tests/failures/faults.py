@@ -24,8 +24,8 @@ class FaultyStore:
         return getattr(self._store, name)
 
     @contextmanager
-    def transaction(self, *, flush: bool) -> Iterator[Transaction]:
-        with self._store.transaction(flush=flush) as transaction:
+    def transaction(self, *, flush: bool, wait: bool = True) -> Iterator[Transaction]:
+        with self._store.transaction(flush=flush, wait=wait) as transaction:
             yield transaction
             if self.lose:
                 self.lose -= 1

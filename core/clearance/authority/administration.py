@@ -41,7 +41,7 @@ class Administration(Operating):
 
     def _control(self, scope: str, state: controls.State, reason: str, actor: str | None) -> Stop:
         target = controls.parse_target(scope)
-        reason, actor = controls.check_words(reason, actor or _current_user())
+        reason, actor = controls.check_words(reason, actor or current_user())
 
         def apply(tx: Transaction) -> Stop:
             return controls.control(tx, target, state, reason, actor, self._clock.now_ms())
@@ -143,7 +143,7 @@ def _accounts(*names: tuple[str, str]) -> Needs:
     return Needs(accounts=[(tenant_of(scope), (scope,), (str(unit),)) for scope, unit in names])
 
 
-def _current_user() -> str:
+def current_user() -> str:
     return (
         os.environ.get("USER") or os.environ.get("USERNAME") or f"uid {os.getuid() if hasattr(os, 'getuid') else '?'}"
     )

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded, StoreError
-from clearance.store.interface import Needs, Store, Transaction
+from clearance.store.interface import MustWait, Needs, Store, Transaction
 
 log = logging.getLogger("clearance.authority")
 
@@ -61,7 +61,7 @@ class _Waiting:
 
 
 class GroupCommit:
-    """The queue in front of one store. Thread-safe; async callers are served by a helper thread."""
+    """The queue in front of one store. Thread-safe; async callers that would wait are served by a helper thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -73,6 +73,7 @@ class GroupCommit:
         self._mutex = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         self._leading = False
+        self._asked_this_turn = False
         self._inside: set[int] = set()
         self._helper: _Helper | None = None
 
@@ -84,10 +85,11 @@ class GroupCommit:
         waiting = _Waiting(operation, gate.release)
         thread = self._step_in()
         try:
-            if self._enter(waiting, alone=True):
+            if self._begin_alone(waiting):
                 self._execute([waiting])
             else:
-                self._wait(waiting, gate)
+                if not self._enter(waiting):
+                    self._wait(waiting, gate)
                 if not waiting.done:
                     self._lead()
         except BaseException:
@@ -96,9 +98,7 @@ class GroupCommit:
         finally:
             self._pass_on(waiting)
             self._inside.discard(thread)
-        if waiting.error is not None:
-            raise waiting.error
-        answer: R = waiting.answer
+        answer: R = _answer(waiting)
         return answer
 
     def _step_in(self) -> int:
@@ -119,37 +119,72 @@ class GroupCommit:
         gate.acquire()
 
     async def arun(self, operation: Operation[R]) -> R:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = None
+        if not operation.flush and not self._asked_this_turn:
+            self._asked_this_turn = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            waiting = self._run_at_once(operation)
+        if waiting is None:
+            waiting = await self._run_together(operation)
+        answer: R = _answer(waiting)
+        return answer
+
+    def _end_turn(self) -> None:
+        self._asked_this_turn = False
+
+    def _run_at_once(self, operation: Operation[Any]) -> _Waiting | None:
+        """On the event loop itself, for a change of threads costs more than most operations; None if it would wait."""
+        waiting = _Waiting(operation, _nobody)
+        thread = self._step_in()
+        try:
+            if not self._begin_alone(waiting):
+                return None
+            self._execute([waiting], wait=False)
+        except MustWait:
+            return None
+        finally:
+            self._pass_on(waiting)
+            self._inside.discard(thread)
+        return waiting
+
+    async def _run_together(self, operation: Operation[Any]) -> _Waiting:
+        """With all that ask in this turn of the loop: at its end, or in the helper thread if they must wait."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         waiting = _Waiting(operation, lambda: self._helper_thread().lead())
         waiting.future = future
         thread = self._step_in()
         try:
-            if self._enter(waiting, alone=False):
-                self._helper_thread().lead()
+            if self._enter(waiting):
+                if operation.flush:
+                    self._helper_thread().lead()
+                else:
+                    loop.call_soon(self._lead_at_once)
         finally:
             self._inside.discard(thread)
         # A cancelled caller does not undo what it has asked for: the hold may exist, so it must be settled.
         await future
-        if waiting.error is not None:
-            raise waiting.error
-        answer: R = waiting.answer
-        return answer
+        return waiting
 
     # -- the queue --------------------------------------------------------------------------------
 
-    def _enter(self, waiting: _Waiting, *, alone: bool) -> bool:
-        """Queue it; True if the caller must lead. `alone`: a leader with nobody else waiting needs no queue."""
+    def _begin_alone(self, waiting: _Waiting) -> bool:
+        """Take the lead if nobody has it: then nobody waits either, and there is no need for the queue."""
         with self._mutex:
             if not self._leading:
-                # Then nobody waits.
-                self._leading = waiting.promoted = True
-                if alone:
-                    waiting.alone = True
-                    return True
-            elif len(self._queue) >= MAX_QUEUE:
+                self._leading = waiting.alone = True
+            return waiting.alone
+
+    def _enter(self, waiting: _Waiting) -> bool:
+        """Queue it; True if the caller must lead."""
+        with self._mutex:
+            if len(self._queue) >= MAX_QUEUE:
                 raise LimitExceeded(f"{MAX_QUEUE:,} operations are waiting for the ledger", retry_after_ms=100)
             self._queue.append(waiting)
-            return waiting.promoted
+            if self._leading:
+                return False
+            self._leading = waiting.promoted = True
+            return True
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take it out of the queue; False if it is being run, or was told to lead."""
@@ -168,21 +203,30 @@ class GroupCommit:
         with self._mutex:
             waiting.gone = True
 
-    def _lead_inside(self) -> None:
+    def _lead_at_once(self) -> None:
+        self._end_turn()
+        self._lead_inside(wait=False)
+
+    def _lead_inside(self, *, wait: bool = True) -> None:
         thread = self._step_in()
         try:
-            self._lead()
+            self._lead(wait=wait)
         finally:
             self._inside.discard(thread)
 
-    def _lead(self) -> None:
+    def _lead(self, *, wait: bool = True) -> None:
         """Run one batch, then hand the lead to whoever waits first."""
         batch: list[_Waiting] = []
         try:
             with self._mutex:
                 while self._queue and len(batch) < MAX_BATCH:
                     batch.append(self._queue.popleft())
-            self._execute(batch)
+            self._execute(batch, wait=wait)
+        except MustWait:
+            # Then whoever waits first leads, in a thread that may.
+            with self._mutex:
+                self._queue.extendleft(reversed(batch))
+            batch = []
         finally:
             for waiting in batch:
                 if not waiting.done:
@@ -212,10 +256,16 @@ class GroupCommit:
         if follower is not None:
             follower.wake()
 
-    def _execute(self, batch: list[_Waiting], tries: int = 1) -> None:
-        """Run them in one transaction. Rows that another process has changed meanwhile: all again, from the start."""
+    def _execute(self, batch: list[_Waiting], tries: int = 1, *, wait: bool = True) -> None:
+        """Run them in one transaction. Rows that another process has changed meanwhile: all again, from the start.
+
+        Without `wait` raises MustWait, having done nothing, if the store is not to be had at once.
+        """
+        flush = True in [waiting.operation.flush for waiting in batch]
+        if flush and not wait:
+            raise MustWait
         try:
-            with self._store.transaction(flush=True in [it.operation.flush for it in batch]) as transaction:
+            with self._store.transaction(flush=flush, wait=wait) as transaction:
                 transaction.prefetch([waiting.operation.needs for waiting in batch])
                 for waiting in batch:
                     _apply(waiting, transaction)
@@ -228,6 +278,8 @@ class GroupCommit:
                 # Rolled back; each alone, so that only the one that failed half-way fails.
                 for waiting in batch:
                     self._execute([waiting])
+        except MustWait:
+            raise
         except Exception as error:
             if _moved(error) and tries < MAX_TRIES:
                 self._execute(batch, tries + 1)
@@ -293,6 +345,16 @@ def _apply(waiting: _Waiting, transaction: Transaction) -> None:
         waiting.answer = outcome
 
 
+def _answer(waiting: _Waiting) -> Any:
+    if waiting.error is not None:
+        raise waiting.error
+    return waiting.answer
+
+
+def _nobody() -> None:
+    """Who runs at once need not be woken."""
+
+
 def _tell_loops(batch: list[_Waiting]) -> None:
     """Wake each event loop once for all of its callers."""
     waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
@@ -300,7 +362,10 @@ def _tell_loops(batch: list[_Waiting]) -> None:
         waiting.setdefault(future.get_loop(), []).append(future)
     for loop, futures in waiting.items():
         try:
-            loop.call_soon_threadsafe(_finish, futures)
+            if loop is asyncio._get_running_loop():
+                _finish(futures)
+            else:
+                loop.call_soon_threadsafe(_finish, futures)
         except RuntimeError:
             log.warning("an event loop closed before its ledger operations were answered")
 

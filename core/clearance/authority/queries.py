@@ -46,7 +46,7 @@ class Queries:
     ) -> Page[Reservation]:
         """One page; a cursor belongs to its filters and order (protocol section 14.2)."""
         query = query or ReservationQuery()
-        _check_limit(limit, MAX_LIMIT)
+        check_limit(limit, MAX_LIMIT)
         _check_query(query)
         after = _decoded(cursor, _bound_to(query)) if cursor else None
         with self._store.read() as reader:
@@ -67,7 +67,7 @@ class Queries:
         cursor: str | None = None,
     ) -> Page[Balance]:
         """The budgets at and below `scope`, or of a tenant, or all; in the order of their scopes."""
-        _check_limit(limit, MAX_LIMIT)
+        check_limit(limit, MAX_LIMIT)
         path = parse_scope(scope) if scope else None
         owner = tenant_of(path) if path else (tenant.lower() if tenant else None)
         place = f"balances|{path}|{owner}|{unit}"
@@ -97,7 +97,7 @@ class Queries:
 
     def events(self, query: EventQuery | None = None, *, limit: int = 100) -> list[Event]:
         """Lines of the audit log, by default the oldest first; go on with `after=events[-1].seq`."""
-        _check_limit(limit, MAX_EVENTS)
+        check_limit(limit, MAX_EVENTS)
         with self._store.read() as reader:
             return reader.events(query or EventQuery(), limit)
 
@@ -114,7 +114,7 @@ class Queries:
         return list(self._store.check())
 
 
-def _check_limit(limit: int, most: int) -> None:
+def check_limit(limit: int, most: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
         raise InvalidRequest("limit", f"{limit!r} is refused", f"1 to {most}")
 

@@ -1,8 +1,8 @@
 """The command line: `clearance ...`.
 
-Exit codes: 0 done; 1 error: bad input, not found, the ledger is unavailable, or `doctor` found a failure; 2 denied, or
-refused by the state of things (frozen, closed, settled before); 3 something is left to do: `apply --dry-run` found
-changes, or `journal flush` could not settle all; 130 interrupted.
+Exit codes: 0 done; 1 error: bad input, not found, the ledger is unavailable, or `doctor` found a failure; 2 denied,
+refused by the state of things (frozen, closed, settled before), or nothing that can be done at a server; 3 something is
+left to do: `apply --dry-run` found changes, or `journal flush` could not settle all; 130 interrupted.
 """
 
 from __future__ import annotations

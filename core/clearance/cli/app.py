@@ -33,9 +33,11 @@ DEBUG_VARIABLE = "CLEARANCE_DEBUG"
 INTERRUPTED = 130
 EPILOG = (
     "Exit codes: 0 done. 1 error: bad input, not found, ledger unavailable, or a failure found by doctor. "
-    "2 denied, or refused by state (frozen, closed). 3 apply --dry-run found changes, or journal flush left something. "
+    "2 denied, refused by state (frozen, closed), or not to be done at a server. "
+    "3 apply --dry-run found changes, or journal flush left something. "
     "130 interrupted.\n\n"
     "The ledger is --ledger, else CLEARANCE_URL, else `ledger:` in the configuration, else a file in your data folder. "
+    "A server's (http://...) is reached with CLEARANCE_ADMIN_KEY, or a tenant's key in CLEARANCE_API_KEY. "
     "NO_COLOR=1 turns colours off. CLEARANCE_DEBUG=1 shows tracebacks of unexpected errors."
 )
 

@@ -32,7 +32,7 @@ from clearance.cli.options import (
     UnitName,
     Why,
 )
-from clearance.cli.session import Session, command, present_budgets
+from clearance.cli.session import Session, command
 from clearance.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -143,11 +143,12 @@ def _put(session: Session, spec: BudgetSpec, kept: list[str]) -> None:
     from clearance.config import differences, spec_of
 
     with session.authority(create=True) as authority:
-        old = next((it for it in present_budgets(authority) if (it.scope, it.unit) == (spec.scope, spec.unit)), None)
-        now = spec_of(old) if old else None
+        now = None
+        with contextlib.suppress(NotFound):
+            now = spec_of(authority.balance(spec.scope, spec.unit.value))
         if now:
             spec = spec.model_copy(update={name: getattr(now, name) for name in kept})
-        balance = authority.set_budget(spec)
+        balance = facts.amended(authority, now, spec, kept) if now else authority.set_budget(spec)
         changes = [change._asdict() for change in differences(now, spec)]
         session.show({"budget": balance.as_dict(), "created": now is None, "changes": changes}, views.budget_set)
 

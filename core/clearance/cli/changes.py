@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearance.cli import views
+from clearance.cli import facts, views
 from clearance.cli.output import console
-from clearance.cli.session import DEFAULT_CONFIG, Session, command, ledger_path, present_budgets
+from clearance.cli.session import DEFAULT_CONFIG, Session, command
 from clearance.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -62,13 +62,18 @@ def _config(session: Session) -> Config:
 
 def _plan(session: Session, config: Config) -> Plan:
     from clearance.config import plan
+    from clearance.model.subject import tenant_of
 
-    url, _ = session.place()
-    path = ledger_path(url)
-    if path is None or not path.exists():
+    if session.is_missing():
         return plan(config.budgets, [])
     with session.authority() as authority:
-        return plan(config.budgets, present_budgets(authority))
+        # The file may name tenants that a server does not list to its operator.
+        owners = sorted({f"tenant:{tenant_of(it.scope)}" for it in config.budgets})
+        found = [it for owner in (None, *owners) for it in facts.all_balances(authority, owner)]
+        present = {(it.scope, it.unit): it for it in found}
+        if any((it.scope, it.unit) in present for it in config.budgets):
+            facts.require_whole_budgets(authority)
+        return plan(config.budgets, present.values())
 
 
 def _show(session: Session, plan: Plan, mode: str) -> None:
@@ -90,6 +95,6 @@ def _confirm(session: Session, plan: Plan, yes: bool) -> None:
 
 
 def _finish(session: Session, plan: Plan, *, applied: bool) -> None:
-    facts = {**plan.as_dict(), "applied": applied, "changed": plan.changed}
+    answer = {**plan.as_dict(), "applied": applied, "changed": plan.changed}
     if session.as_json or applied:
-        session.show(facts, views.applied)
+        session.show(answer, views.applied)

@@ -16,6 +16,7 @@ def doctor(session: Session) -> None:
     """Check the installation and the ledger: what is wrong and what to do. Exit code 1 when something failed."""
     from clearance.cli.doctor import examine
 
+    session.local_place("doctor", "ask it with `clearance status`, or run this on its machine with --ledger")
     findings = examine(session)
     failed = sum(finding.level == "fail" for finding in findings)
     warned = sum(finding.level == "warn" for finding in findings)

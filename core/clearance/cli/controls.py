@@ -8,9 +8,10 @@ import typer
 
 from clearance.cli import facts, views
 from clearance.cli.session import Session, command
+from clearance.errors import ClearanceError
 
 if TYPE_CHECKING:
-    from clearance.connecting import LocalAuthority
+    from clearance.cli.session import Ledger
     from clearance.model.results import Stop
 
 _PANEL = "The stop button"
@@ -47,24 +48,26 @@ def pause(session: Session, scope: Target, reason: Reason, actor: Actor = None) 
 def resume(session: Session, scope: Target, reason: Reason, actor: Actor = None) -> None:
     """End a kill or a pause of exactly this scope. Stops above it stay in force and are named."""
     with session.authority() as authority:
-        before = {stop.scope for stop in facts.stops_in_force(authority)}
+        before = facts.stops_in_force(authority)
         stop = authority.resume(scope, reason=reason, actor=actor)
-        above = [facts.stop_facts(it) for it in facts.stops_in_force(authority) if _covers(it.scope, stop.scope)]
-        answer = {**facts.stop_facts(stop), "was_stopped": stop.scope in before, "still_stopped_by": above}
+        was_stopped = any(it.scope == stop.scope for it in before)
+        above = [facts.stop_facts(it) for it in before if it.scope != stop.scope and _covers(it.scope, stop.scope)]
+        answer = {**facts.stop_facts(stop), "was_stopped": was_stopped, "still_stopped_by": above}
         session.show(answer, views.resumed)
 
 
-def _stopped(authority: LocalAuthority, stop: Stop, asked: str) -> dict[str, Any]:
-    return {
-        **facts.stop_facts(stop),
-        "asked": asked,
-        "known": _is_known(authority, stop.scope),
-        "in_flight_count": len(stop.in_flight),
-        "in_flight": facts.in_flight(authority, stop.in_flight),
-    }
+def _stopped(authority: Ledger, stop: Stop, asked: str) -> dict[str, Any]:
+    answer = {**facts.stop_facts(stop), "asked": asked, "in_flight_count": len(stop.in_flight)}
+    try:
+        known, in_flight = _is_known(authority, stop.scope), facts.in_flight(authority, stop.in_flight)
+    except ClearanceError as error:
+        # The stop is in force, whatever becomes of what is told about it.
+        unnamed = [{"reservation_id": it} for it in stop.in_flight]
+        return {**answer, "known": None, "in_flight": unnamed, "untold": error.message}
+    return {**answer, "known": known, "in_flight": in_flight}
 
 
-def _is_known(authority: LocalAuthority, scope: str) -> bool:
+def _is_known(authority: Ledger, scope: str) -> bool:
     """Has anything below this scope a budget, or ever asked for one? If not, it may be misspelt."""
     from clearance.store.interface import ReservationQuery
 

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -88,10 +89,10 @@ def _clock() -> Iterator[Finding]:
 
 
 def _ledger(session: Session) -> Iterator[Finding]:
-    from clearance.cli.session import ledger_path
+    from clearance.cli.session import ledger_path, open_authority
 
     try:
-        url, _ = session.place()
+        url, durability = session.place()
         path = ledger_path(url)
     except ClearanceError as error:
         yield Finding("ledger", "fail", error.message, "correct --ledger, CLEARANCE_URL or the configuration")
@@ -104,7 +105,7 @@ def _ledger(session: Session) -> Iterator[Finding]:
         yield from _config(session, None)
         return
     try:
-        with session.authority(sweep=False) as authority:
+        with closing(open_authority(url, durability)) as authority:
             yield from _opened(authority)
             yield from _config(session, authority)
     except ClearanceError as error:
@@ -167,7 +168,7 @@ def _last_event(authority: LocalAuthority) -> Finding:
 
 
 def _config(session: Session, authority: LocalAuthority | None) -> Iterator[Finding]:
-    from clearance.cli.session import present_budgets
+    from clearance.cli.facts import all_balances
     from clearance.config import load, plan
 
     path = session.config_path()
@@ -176,7 +177,7 @@ def _config(session: Session, authority: LocalAuthority | None) -> Iterator[Find
         return
     try:
         config = load(path)
-        found = plan(config.budgets, present_budgets(authority) if authority else [])
+        found = plan(config.budgets, all_balances(authority) if authority else [])
     except ClearanceError as error:
         yield Finding("configuration", "fail", error.message, f"correct {path}")
         return

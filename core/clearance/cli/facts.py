@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from clearance.errors import NotFound
 
 if TYPE_CHECKING:
-    from clearance.connecting import LocalAuthority
+    from clearance.authority.budgets import BudgetSpec
+    from clearance.cli.session import Ledger
     from clearance.model.balance import Balance
     from clearance.model.reservation import Reservation
     from clearance.model.results import Stop
 
 PAGE = 200
 MAX_NAMED = 200
+NAMING_SECONDS = 0.3
+"""Each is a request where the ledger is a server, and whoever stops something does not want to wait."""
 
 
-def all_balances(authority: LocalAuthority, scope: str | None = None, unit: str | None = None) -> list[Balance]:
+def all_balances(authority: Ledger, scope: str | None = None, unit: str | None = None) -> list[Balance]:
     found: list[Balance] = []
     cursor = None
     while True:
@@ -28,11 +32,28 @@ def all_balances(authority: LocalAuthority, scope: str | None = None, unit: str 
             return found
 
 
+def amended(authority: Ledger, now: BudgetSpec, then: BudgetSpec, kept: list[str]) -> Balance:
+    """A budget brought to a new spec, of which the fields in `kept` are as they were read."""
+    from clearance.connecting import LocalAuthority
+
+    if isinstance(authority, LocalAuthority):
+        return authority.set_budget(then)
+    return authority.amend_budget(now, then, kept)
+
+
+def require_whole_budgets(authority: Ledger) -> None:
+    """Raises NotOffered at a server that tells budgets without what a new spec would have to be compared with."""
+    from clearance.connecting import LocalAuthority
+
+    if not isinstance(authority, LocalAuthority):
+        authority.require_whole_budgets()
+
+
 def stop_facts(stop: Stop) -> dict[str, Any]:
     return {"scope": stop.scope, "state": stop.state, "reason": stop.reason, "actor": stop.actor, "at_ms": stop.at_ms}
 
 
-def stops_in_force(authority: LocalAuthority) -> list[Stop]:
+def stops_in_force(authority: Ledger) -> list[Stop]:
     return [stop for stop in authority.stops() if stop.state != "RUNNING"]
 
 
@@ -44,12 +65,13 @@ def reservation_line(it: Reservation) -> dict[str, Any]:
     return {key: facts[key] for key in (*keys, *times) if key in facts}
 
 
-def in_flight(authority: LocalAuthority, ids: tuple[str, ...]) -> list[dict[str, Any]]:
+def in_flight(authority: Ledger, ids: tuple[str, ...]) -> list[dict[str, Any]]:
     """The reservations that a stop found open; all of them by id, the first ones with what they are."""
     found: list[dict[str, Any]] = []
+    ends_at = time.monotonic() + NAMING_SECONDS
     for number, reservation_id in enumerate(ids):
         facts: dict[str, Any] = {"reservation_id": reservation_id}
-        if number < MAX_NAMED:
+        if number < MAX_NAMED and time.monotonic() < ends_at:
             with contextlib.suppress(NotFound):
                 facts = reservation_line(authority.find(reservation_id))
         found.append(facts)

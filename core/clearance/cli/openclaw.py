@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +28,10 @@ DEFAULT_URL = "http://127.0.0.1:7878"
 KEY_VARIABLE = "CLEARANCE_API_KEY"
 REDACTED = "__OPENCLAW_REDACTED__"
 """What OpenClaw shows in the place of a secret that it has."""
-PATIENCE_S = 180
+PATIENCE_S = 120
+"""What one call of OpenClaw's command may take; a first start compiles for a while."""
+MAX_OUTPUT_BYTES = 16_000_000
+_KILLED_S = 2.0
 NEEDED = (
     "before_agent_run",
     "before_tool_call",
@@ -43,6 +51,9 @@ Variable = Annotated[
     str, typer.Option("--key-variable", metavar="NAME", help="The variable of OpenClaw's environment with the API key.")
 ]
 RunBudget = Annotated[str, typer.Option("--run-budget", metavar="USD", help="Held for each turn: all it may spend.")]
+Patience = Annotated[
+    int, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long one call of OpenClaw's command may take.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -65,6 +76,7 @@ def install(
     key_variable: Variable = KEY_VARIABLE,
     run_budget: RunBudget = "1.00",
     dry_run: DryRun = False,
+    timeout: Patience = PATIENCE_S,
 ) -> None:
     """Link the plugin, grant it what it needs, point it to the server, enable it. A second time changes nothing.
 
@@ -75,17 +87,22 @@ def install(
     if not dry_run:
         found = _found(program)
         for step in steps:
-            _run([found, *step])
+            _run([found, *step], timeout)
     facts = {"installed": not dry_run, "path": str(_plugin()), "commands": [[program, *step] for step in steps]}
     session.show({**facts, "key_variable": key_variable}, _installed)
 
 
-def doctor(session: Session, program: Program = "openclaw", key_variable: Variable = KEY_VARIABLE) -> None:
+def doctor(
+    session: Session,
+    program: Program = "openclaw",
+    key_variable: Variable = KEY_VARIABLE,
+    timeout: Patience = PATIENCE_S,
+) -> None:
     """Load the plugin as OpenClaw does and look: every gate there, no diagnostics, the authority answers. 1 if not.
 
     Run it with OpenClaw's own environment, which has the API key.
     """
-    checks = _checks(_found(program), key_variable)
+    checks = _checks(_found(program), key_variable, timeout)
     failed = sum(check["level"] == "fail" for check in checks)
     warned = sum(check["level"] == "warn" for check in checks)
     session.show({"checks": checks, "failed": failed, "warned": warned}, overviews.doctor)
@@ -135,27 +152,38 @@ def _installed(facts: dict[str, Any]) -> RenderableType:
 # --- doctor
 
 
-def _checks(program: str, key_variable: str) -> list[dict[str, str]]:
+def _checks(program: str, key_variable: str, timeout_s: int) -> list[dict[str, str]]:
     try:
-        inspected = _json([program, "plugins", "inspect", PLUGIN_ID, "--runtime", "--json"])
+        inspected = _json([program, "plugins", "inspect", PLUGIN_ID, "--runtime", "--json"], timeout_s)
+    except TimedOut as error:
+        return [_check_of("plugin", "fail", error.problem, error.allowed)]
     except InvalidRequest as error:
-        return [_check_of("plugin", "fail", error.problem, "clearance openclaw install")]
-    plugin = inspected.get("plugin") or {}
-    checks = [_loaded(plugin)]
+        return [_check_of("plugin", "fail", error.problem, error.allowed or "clearance openclaw install")]
+    plugin = inspected.get("plugin")
+    checks = [_loaded(plugin if isinstance(plugin, dict) else {})]
     checks += [
         _check_of("diagnostic", "fail", str(it.get("message", it)), f"see {ENTRY}.hooks in OpenClaw's configuration")
-        for it in inspected.get("diagnostics") or []
+        for it in _dicts(inspected, "diagnostics")
     ]
-    there = {str(hook.get("name")) for hook in inspected.get("typedHooks") or []}
+    there = {str(hook.get("name")) for hook in _dicts(inspected, "typedHooks")}
     missing = [name for name in NEEDED if name not in there]
     text = f"not registered: {', '.join(missing)}" if missing else f"{len(there)} hooks"
     grant = f"openclaw config set {ENTRY}.hooks.allowConversationAccess true"
     checks.append(_check_of("gates", "fail" if missing else "ok", text, grant if missing else ""))
     try:
-        entry = _json([program, "config", "get", ENTRY, "--json"])
+        entry = _json([program, "config", "get", ENTRY, "--json"], timeout_s)
+    except TimedOut as error:
+        return [*checks, _check_of("configuration", "fail", error.problem, error.allowed)]
     except InvalidRequest as error:
         return [*checks, _check_of("configuration", "fail", error.problem, "clearance openclaw install")]
     return checks + _authority(entry, key_variable)
+
+
+def _dicts(facts: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of objects; what is said in another shape is wrapped, so that it is shown."""
+    found = facts.get(name)
+    told = found if isinstance(found, list) else [found] if found else []
+    return [it if isinstance(it, dict) else {"message": it} for it in told]
 
 
 def _loaded(plugin: dict[str, Any]) -> dict[str, str]:
@@ -166,8 +194,6 @@ def _loaded(plugin: dict[str, Any]) -> dict[str, str]:
 
 
 def _authority(entry: dict[str, Any], key_variable: str) -> list[dict[str, str]]:
-    import os
-
     from clearance.config.problems import Report
     from clearance_hooks.documents import interpolated
 
@@ -204,6 +230,7 @@ def _asked(url: str, token: str, config: dict[str, Any]) -> dict[str, str]:
     try:
         answer = httpx.post(where, json=content, headers=headers, timeout=5.0)
         told = answer.json()
+        told = told if isinstance(told, dict) else {}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return _check_of("authority", "fail", f"{url} gives no answer ({type(error).__name__})", "clearance serve")
     if answer.status_code != 200:
@@ -229,8 +256,12 @@ def _found(program: str) -> str:
     return found
 
 
-def _json(line: list[str]) -> dict[str, Any]:
-    text = _run(line)
+class TimedOut(InvalidRequest):
+    """OpenClaw's command did not end."""
+
+
+def _json(line: list[str], timeout_s: int) -> dict[str, Any]:
+    text = _run(line, timeout_s)
     try:
         found = json.loads(text)
     except ValueError:
@@ -238,18 +269,54 @@ def _json(line: list[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _run(line: list[str]) -> str:
-    try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise InvalidRequest("openclaw", f"`{' '.join(line[1:3])}` did not end in {PATIENCE_S} s") from None
-    except OSError as error:
-        raise InvalidRequest("openclaw", f"{line[0]} cannot be run ({error.strerror})") from None
-    if done.returncode:
-        said = [text for text in (done.stderr or done.stdout).splitlines() if text.strip()]
-        last = said[-1].strip()[:300] if said else f"exit code {done.returncode}"
-        raise InvalidRequest("openclaw", f"`{' '.join(line[1:3])}` failed: {last}")
-    return done.stdout
+def _run(line: list[str], timeout_s: int) -> str:
+    """What the command prints. Whatever it does, it is over in time, with all that it has started."""
+    named = f"`{' '.join(line[1:3])}`"
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+        except OSError as error:
+            raise InvalidRequest("openclaw", f"{line[0]} cannot be run ({error.strerror})") from None
+        try:
+            code = _code(process, time.monotonic() + timeout_s, (out.fileno(), err.fileno()))
+        except BaseException:
+            _end(process)
+            raise
+        if code is None:
+            _end(process)
+            allowed = "a command of OpenClaw, or a longer --timeout"
+            raise TimedOut("openclaw", f"{line[0]}: {named} did not end in {timeout_s} s", allowed)
+        said, complained = _text(out), _text(err)
+    if code:
+        lines = [text for text in (complained or said).splitlines() if text.strip()]
+        last = lines[-1].strip()[:300] if lines else f"exit code {code}"
+        raise InvalidRequest("openclaw", f"{named} failed: {last}")
+    return said
+
+
+def _code(process: subprocess.Popen[bytes], deadline: float, files: tuple[int, int]) -> int | None:
+    """Its exit code, None if it does not end in time. Raises InvalidRequest when it prints without end."""
+    while (code := process.poll()) is None and time.monotonic() < deadline:
+        if any(os.fstat(file).st_size > MAX_OUTPUT_BYTES for file in files):
+            raise InvalidRequest("openclaw", f"prints more than {MAX_OUTPUT_BYTES:,} bytes", "OpenClaw's own command")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(min(0.05, max(0.001, deadline - time.monotonic())))
+    return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with its children, which are in a session of their own with it."""
+    with suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED_S)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MAX_OUTPUT_BYTES).decode("utf-8", "replace")
 
 
 def _plugin() -> Path:

@@ -14,7 +14,7 @@ from clearance.cli.session import URL_VARIABLE, Session
 from clearance.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from clearance.remote import Administration
+    from clearance.cli.serverledger import ServerLedger
 
 PANEL = "Administer a server"
 _HELP = "The server; default: CLEARANCE_URL if that is one, `server:` of the configuration, http://127.0.0.1:7878."
@@ -36,33 +36,43 @@ def server_url(session: Session, given: str | None) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def operator(session: Session, given: str | None, *, tenant_may: bool = False) -> Administration:
+def operator(session: Session, given: str | None, *, tenant_may: bool = False) -> ServerLedger:
     """With the admin key; where a tenant may ask as well and there is none, with the tenant's key."""
+    from clearance.cli.serverledger import ServerLedger
     from clearance.connecting import ADMIN_KEY_VARIABLE, API_KEY_VARIABLE
-    from clearance.remote import Administration
 
     url = server_url(session, given)
-    admin_key = os.environ.get(ADMIN_KEY_VARIABLE) or _own_key(session, url)
-    if admin_key:
-        return Administration(url, admin_key=admin_key)
-    api_key = os.environ.get(API_KEY_VARIABLE) if tenant_may else None
-    if api_key:
-        return Administration(url, api_key=api_key)
+    if admin_key := os.environ.get(ADMIN_KEY_VARIABLE):
+        return ServerLedger(url, admin_key=admin_key, key_from=f"the key in {ADMIN_KEY_VARIABLE}")
+    path = _key_file(session, url)
+    if path and (admin_key := _read_key(path)):
+        return ServerLedger(url, admin_key=admin_key, key_from=f"the key in {path}")
+    if tenant_may and (api_key := os.environ.get(API_KEY_VARIABLE)):
+        return ServerLedger(url, api_key=api_key, key_from=f"the key in {API_KEY_VARIABLE}")
     allowed = "the key that `clearance serve` showed at its first start"
     allowed += f", or a tenant's key in {API_KEY_VARIABLE}" if tenant_may else ""
     raise InvalidRequest(ADMIN_KEY_VARIABLE, f"is not set, and there is no key file for {url}", allowed)
 
 
-def _own_key(session: Session, url: str) -> str | None:
-    """The key that a server of this machine has written down. It goes nowhere else."""
+def _key_file(session: Session, url: str) -> Path | None:
+    """Where a server of this machine has written down its key, which goes nowhere else."""
     from urllib.parse import urlsplit
 
+    from clearance.config import ConfigInvalid
     from clearance.connecting import data_folder
 
     if (urlsplit(url).hostname or "") not in ("127.0.0.1", "localhost", "::1"):
         return None
-    config = session.config(("server",))
-    path: Path = (config.admin_key_file if config else None) or data_folder() / "admin.key"
+    try:
+        config = session.config(("server",))
+    except ConfigInvalid:
+        if session.config_file is not None:
+            raise
+        config = None  # whoever stops something must not be held up by a file that lies there
+    return (config.admin_key_file if config else None) or data_folder() / "admin.key"
+
+
+def _read_key(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from clearance.errors import ClearanceError
 
+NOT_OFFERED = "NOT_OFFERED"
 PIPED_WIDTH = 200
 """Columns of output that goes into a file or another program, which nothing wraps."""
 
@@ -67,7 +68,8 @@ def fail(error: ClearanceError, as_json: bool) -> int:
     """Print one of our errors and say the exit code that goes with it."""
     from clearance.errors import Conflict, Denied, NotFound
 
-    code = 2 if isinstance(error, Denied | Conflict) and not isinstance(error, NotFound) else 1
+    refused = isinstance(error, Denied | Conflict) or error.code == NOT_OFFERED
+    code = 2 if refused and not isinstance(error, NotFound) else 1
     complain(error.message, error.reason_code, as_json, field=getattr(error, "field", None), details=_details(error))
     return code
 

@@ -12,7 +12,7 @@ from clearance.cli.session import Session, command
 from clearance.errors import ClearanceError, InvalidRequest
 
 if TYPE_CHECKING:
-    from clearance.connecting import LocalAuthority
+    from clearance.cli.session import Ledger
 
 SCENARIOS = ("runaway", "tools", "parallel", "crash")
 MAX_COUNTED = 1_000
@@ -37,7 +37,7 @@ def status(session: Session) -> None:
         session.show(answer, overviews.status)
 
 
-def _open(authority: LocalAuthority) -> dict[str, Any]:
+def _open(authority: Ledger) -> dict[str, Any]:
     from clearance.store.interface import ReservationQuery
 
     query, kinds, cursor = ReservationQuery(status="ACTIVE"), {"call": 0, "run": 0}, None

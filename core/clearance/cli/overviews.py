@@ -17,10 +17,7 @@ _LEVELS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def status(facts: dict[str, Any]) -> RenderableType:
     opened = facts["open_reservations"]
     more = " or more" if opened["more"] else ""
-    ledger = facts["ledger"]
-    parts: list[RenderableType] = [
-        Text(f"ledger {ledger['path']} ({ledger.get('bytes', 0):,} bytes, SQLite {ledger['sqlite']})")
-    ]
+    parts: list[RenderableType] = [_ledger(facts["ledger"])]
     for stop in facts["stops"]:
         who = f"{plain(stop['actor'])}, {clock(stop['at_ms'])}"
         words = f"{stop['state']} {whom(stop['scope'])}: {plain(stop['reason'])} ({who})"
@@ -32,6 +29,13 @@ def status(facts: dict[str, Any]) -> RenderableType:
         table.add_row(it["scope"], bar(it), *figures, styled(it["status"]))
     parts.append(table if facts["budgets"] else Text("no budgets yet"))
     return Group(*parts)
+
+
+def _ledger(facts: dict[str, Any]) -> Text:
+    if facts["engine"] == "server":
+        return Text(f"server {facts['path']}")
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[facts["engine"]]
+    return Text(f"ledger {facts['path']} ({facts.get('bytes', 0):,} bytes, {name} {facts[facts['engine']]})")
 
 
 def price(facts: dict[str, Any]) -> RenderableType:

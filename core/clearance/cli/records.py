@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from clearance.cli import facts, views
-from clearance.cli.output import console, line
+from clearance.cli.output import console, line, say
 from clearance.cli.session import Session, command, default
-from clearance.errors import InvalidRequest
+from clearance.errors import AuthorityUnavailable, InvalidRequest, LimitExceeded, StoreError
 
 if TYPE_CHECKING:
-    from clearance.connecting import LocalAuthority
+    from clearance.cli.session import Ledger
     from clearance.model.results import Event
     from clearance.store.interface import EventQuery
 
 _PANEL = "Records"
 POLL_SECONDS = 0.25
+OUTAGE_SECONDS = 1.0
 FOLLOWED_BATCH = 500
 Text = str | None
 
@@ -114,7 +115,7 @@ def _event_scope(scope: str | None, parse: Any) -> str | None:
     return str(parse(scope))
 
 
-def _follow(session: Session, authority: LocalAuthority, query: EventQuery, found: list[Event]) -> None:
+def _follow(session: Session, authority: Ledger, query: EventQuery, found: list[Event]) -> None:
     from dataclasses import replace
 
     out = console()
@@ -127,8 +128,23 @@ def _follow(session: Session, authority: LocalAuthority, query: EventQuery, foun
                 else:
                     out.print(views.event_line(event.as_dict()), soft_wrap=True)
             seq = found[-1].seq if found else seq
-            found = authority.events(replace(query, after=seq, descending=False), limit=FOLLOWED_BATCH)
+            found = _later(authority, replace(query, after=seq, descending=False))
             if not found:
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         return
+
+
+def _later(authority: Ledger, query: EventQuery) -> list[Event]:
+    """What came after; the outage of a server is told once and waited through."""
+    told = False
+    while True:
+        try:
+            return authority.events(query, limit=FOLLOWED_BATCH)
+        except StoreError:
+            raise
+        except (AuthorityUnavailable, LimitExceeded) as error:
+            if not told:
+                say(f"{error.message}; waiting for it")
+            told = True
+            time.sleep(OUTAGE_SECONDS)

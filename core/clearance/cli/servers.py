@@ -177,9 +177,9 @@ def _opened(session: Session, *, create: bool = False) -> Any:
     from clearance.connecting import open_store
     from clearance.errors import NotFound
 
-    url, _ = session.place()
-    path = ledger_path(url)
-    if not create and path is not None and not path.exists():
-        raise NotFound(f"there is no ledger at {path}")
+    url, _ = session.local_place("db", "run this on its machine with --ledger and what it was started with as --store")
+    missing = session.is_missing()
+    if missing and not create:
+        raise NotFound(f"there is no ledger at {ledger_path(url)}")
     store: Store = open_store(url)
     return closing(store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,25 +14,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clearance.cli.output import hang_up, show
-from clearance.errors import NotFound
+from clearance.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from clearance.cli.serverledger import ServerLedger
     from clearance.config import Config
     from clearance.connecting import LocalAuthority
-    from clearance.model.balance import Balance
+
+    Ledger = LocalAuthority | ServerLedger
 
 URL_VARIABLE = "CLEARANCE_URL"
 DEFAULT_CONFIG = "clearance.yaml"
 _PANEL = "Everywhere"
 
+_LEDGER = "The ledger: a file's path, sqlite:///path, postgresql://..., or a server: http://host:7878."
 LedgerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ledger", metavar="URL", help="The ledger: sqlite:///path or a file's path.", rich_help_panel=_PANEL
-    ),
+    str | None, typer.Option("--ledger", "--url", metavar="URL", help=_LEDGER, rich_help_panel=_PANEL)
 ]
+_LedgerAlone = Annotated[str | None, typer.Option("--ledger", metavar="URL", help=_LEDGER, rich_help_panel=_PANEL)]
 ConfigOption = Annotated[
     str | None,
     typer.Option(
@@ -85,22 +87,51 @@ class Session:
         return config.ledger_url or default_place()[0], config.durability
 
     @contextmanager
-    def authority(self, *, create: bool = False, sweep: bool = True) -> Iterator[LocalAuthority]:
-        """The authority. Without `create` a ledger that does not exist is an error: a mistyped path is no ledger.
+    def authority(self, *, create: bool = False) -> Iterator[Ledger]:
+        """The ledger, here or at a server. Without `create` one that is not there is an error: a mistyped path is none.
 
         What a process that is gone has left behind expires first, so that the figures shown are true.
         """
+        from clearance.connecting import is_server
+
         url, durability = self.place()
-        path = ledger_path(url)
-        if not create and path is not None and not path.exists():
-            raise NotFound(f"there is no ledger at {path}; `clearance budget set` or `clearance apply` makes one")
+        if is_server(url):
+            from clearance.cli.operator import operator
+
+            with operator(self, url, tenant_may=True) as server:
+                server.reach()
+                yield server
+            return
+        missing = self.is_missing()
+        if missing and not create:
+            raise NotFound(
+                f"there is no ledger at {ledger_path(url)}; `clearance budget set` or `clearance apply` makes one"
+            )
         authority = open_authority(url, durability)
         try:
-            if sweep:
-                authority.sweep()
+            authority.sweep()
             yield authority
         finally:
             authority.close()
+
+    def is_missing(self) -> bool:
+        """Is the ledger a file that nobody has made yet?"""
+        from clearance.connecting import is_server
+
+        url, _ = self.place()
+        path = None if is_server(url) else ledger_path(url)
+        return path is not None and not path.exists()
+
+    def local_place(self, command: str, instead: str) -> tuple[str, str]:
+        """`place` for a command that needs the ledger itself. Raises NotOffered for a server."""
+        from clearance.connecting import is_server
+
+        url, durability = self.place()
+        if is_server(url):
+            from clearance.remote import NotOffered
+
+            raise NotOffered(f"`clearance {command}` needs the ledger itself, and {url} is a server: {instead}")
+        return url, durability
 
 
 def open_authority(url: str, durability: str = "settlements") -> LocalAuthority:
@@ -116,17 +147,10 @@ def ledger_path(url: str) -> Path | None:
 
     if url.startswith(("postgresql://", "postgres://")):
         return None
+    if re.fullmatch(r"[\w.-]+:\d+", url):
+        raise InvalidRequest("url", f"{url} is no ledger", f"http://{url} for a server, ./{url} for a file")
     path = ledger_file(url)
     return None if path == MEMORY else Path(path).expanduser().absolute()
-
-
-def present_budgets(authority: LocalAuthority) -> list[Balance]:
-    page = authority.balances(limit=200)
-    found = page.items
-    while page.next_cursor:
-        page = authority.balances(limit=200, cursor=page.next_cursor)
-        found += page.items
-    return found
 
 
 Register = Callable[[Callable[..., None]], None]
@@ -163,11 +187,21 @@ def _everywhere(function: Callable[..., None]) -> Callable[..., None]:
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     parameters = [_keyword("ctx", typer.Context), *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
-    parameters += [_keyword(key, kind, False if key == "as_json" else None) for key, kind in EVERYWHERE.items()]
+    # A command may have a --url of its own, such as `openclaw install`.
+    options = EVERYWHERE | ({"ledger": _LedgerAlone} if "--url" in _option_names(own) else {})
+    parameters += [_keyword(key, kind, False if key == "as_json" else None) for key, kind in options.items()]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__name__, run.__doc__ = function.__name__, function.__doc__
     return run
+
+
+def _option_names(parameters: list[inspect.Parameter]) -> set[str]:
+    options = [it for parameter in parameters for it in getattr(parameter.annotation, "__metadata__", ())]
+    # Inside Annotated, typer takes the first name for a default until the command is built.
+    return {
+        str(name) for it in options for name in (getattr(it, "default", ""), *(getattr(it, "param_decls", ()) or ()))
+    }
 
 
 def _keyword(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -168,7 +168,9 @@ def stopped(facts: dict[str, Any]) -> RenderableType:
     ]
     if facts["state"] != facts["asked"]:
         rows.append(("note", "it was killed before, and a kill outranks a pause"))
-    if not facts["known"]:
+    if "untold" in facts:
+        rows.append(("note", f"it is in force; more cannot be told: {plain(facts['untold'])}"))
+    elif not facts["known"]:
         rows.append(("warning", "nothing is known below this scope yet; is it spelt right, with its tenant first?"))
     parts: list[RenderableType] = [pairs(rows)]
     if facts["in_flight"]:
@@ -209,9 +211,8 @@ def _reservation_table(items: list[dict[str, Any]]) -> Table:
 
 
 def reservations(facts: dict[str, Any]) -> RenderableType:
-    if not facts["reservations"]:
-        return Text("no reservations")
-    parts: list[RenderableType] = [_reservation_table(facts["reservations"])]
+    found = facts["reservations"]
+    parts: list[RenderableType] = [_reservation_table(found) if found else Text("no reservations")]
     if facts["next_cursor"]:
         parts.append(Text(f"more: --cursor {facts['next_cursor']}", style="dim"))
     return Group(*parts)

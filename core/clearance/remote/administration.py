@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from clearance.errors import AuthorityUnavailable, NotFound
+from clearance.remote.errors import Forbidden, NotAuthorized
 from clearance.remote.exchange import Exchange
 from clearance.remote.steps import perform
 from clearance.remote.transport import Transport
@@ -35,12 +36,20 @@ T = TypeVar("T")
 class Administration:
     """One server, asked with the operator's key or, for a tenant's own webhooks, with a tenant's key.
 
+    `key_from` is where the key was found, for the message when the server refuses it.
+
     Raises NotFound, Conflict, InvalidRequest and NotAuthorized for what the server refuses, AuthorityUnavailable where
     it does not answer, BadAnswer where the answer is not the protocol's.
     """
 
     def __init__(
-        self, url: str, *, admin_key: str | None = None, api_key: str | None = None, timeout_ms: int = TIMEOUT_MS
+        self,
+        url: str,
+        *,
+        admin_key: str | None = None,
+        api_key: str | None = None,
+        key_from: str = "the key given",
+        timeout_ms: int = TIMEOUT_MS,
     ) -> None:
         if admin_key:
             header = {ADMIN_KEY: credential("admin_key", admin_key)}
@@ -49,13 +58,14 @@ class Administration:
         self._shell = Transport(url, header, header)
         self._exchange = Exchange(timeout_ms / 1000)
         self._webhooks = "/v1/admin/webhooks" if admin_key else "/v1/webhooks"
+        self._key_from = key_from
         self.is_admin = bool(admin_key)
         self.url = self._shell.address.name
 
     def close(self) -> None:
         self._shell.close()
 
-    def __enter__(self) -> Administration:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,8 +140,12 @@ class Administration:
         try:
             return perform(self._shell, self._exchange.of(call))
         except AuthorityUnavailable as error:
-            doubt = "" if call.repeatable else "; it may have taken effect all the same, so look before you try again"
-            raise AuthorityUnavailable(f"{self.url}: {error.message}{doubt}", details=error.details) from None
+            doubt = "; it may have taken effect all the same, so look before you try again"
+            message = f"{self.url}: {error.message}{'' if call.request.method == 'GET' else doubt}"
+            raise AuthorityUnavailable(message, details=error.details) from None
+        except NotAuthorized as error:
+            refused = error.message if isinstance(error, Forbidden) else f"the key is not accepted, {error.message}"
+            raise type(error)(f"{self.url}: {refused} ({self._key_from})", details=error.details) from None
 
     def _get(self, path: str) -> Json:
         return self._ask(Call("get", get(path), lambda data: data))

@@ -26,6 +26,7 @@ from clearance.server.context import Server
 from clearance.server.errors import forbidden, not_found
 from clearance.server.http import Call, Reply
 from clearance.server.reads import account_cursor, more
+from clearance.server.runtime import EXTENSIONS_HEADER
 from clearance.store.interface import Transaction
 
 STATUSES = (ACTIVE, FROZEN, CLOSED)
@@ -150,7 +151,13 @@ async def list_budgets(server: Server, call: Call) -> Reply:
     )
     page = found[:limit]
     cursor = cursors.encoded(page[-1].key, bound) if len(found) > limit else None
-    return Reply({"ledgers": [wire.ledger(it) for it in page]} | more(cursor))
+    shown = _shown_to(call)
+    return Reply({"ledgers": [shown(it) for it in page]} | more(cursor))
+
+
+def _shown_to(call: Call) -> Callable[[Account], wire.Wire]:
+    """Strict clients of the protocol would refuse the period and the caps."""
+    return _whole if EXTENSIONS_HEADER in call.headers else wire.ledger
 
 
 def _tenant_filter(call: Call) -> str:
@@ -179,7 +186,7 @@ async def lookup_budget(server: Server, call: Call) -> Reply:
     found = server.authority.accounts(tenant_of(scope), limit=8, after=(tenant_of(scope), scope, ""))
     for account in found:
         if account.scope == scope and account.unit == unit:
-            return Reply(wire.ledger(account))
+            return Reply(_shown_to(call)(account))
     raise not_found(f"{scope} has no budget in {unit}", "BUDGET_NOT_FOUND")
 
 

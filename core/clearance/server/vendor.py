@@ -21,7 +21,7 @@ CAPABILITIES = {
     "server": "clearance",
     "extensions": names(
         "runs runs.keys stops stream events caps.models caps.approval_tools "
-        "budget.spec budget.apply budget.close key.rotation"
+        "budget.spec budget.apply budget.close budget.whole key.rotation"
     ),
     "headers": {"run": "X-Clearance-Run-Id", "extensions": "X-Clearance-Extensions"},
 }

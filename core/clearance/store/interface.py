@@ -197,14 +197,19 @@ class Reader(Protocol):
     def records(self, kind: str, tenant: str | None, after: str, limit: int) -> Sequence[Record]: ...
 
 
+class MustWait(Exception):
+    """A transaction cannot be had at once; nothing was done."""
+
+
 class Store(Protocol):
     """An engine. Thread-safe; `transaction` is held by one thread at a time."""
 
-    def transaction(self, *, flush: bool) -> AbstractContextManager[Transaction]:
+    def transaction(self, *, flush: bool, wait: bool = True) -> AbstractContextManager[Transaction]:
         """A write transaction, committed at exit, rolled back on an exception.
 
         `flush=True`: the commit has reached the disk when the block ends (survives a power cut); else it survives
-        the death of the process. Raises StoreError kinds.
+        the death of the process. `wait=False`: asked from an event loop, which must not be held up by others or by a
+        network; raises MustWait at the beginning if it might be. Raises StoreError kinds.
         """
         ...
 

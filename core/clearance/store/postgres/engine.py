@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from clearance.errors import StoreError, StoreVersion
-from clearance.store.interface import Reader, Transaction
+from clearance.store.interface import MustWait, Reader, Transaction
 from clearance.store.postgres import migrations
 from clearance.store.postgres.checks import CHECKS
 from clearance.store.postgres.connection import Link, conninfo_of, place_of
@@ -80,8 +80,10 @@ class PostgresStore:
 
     # -- transactions -----------------------------------------------------------------------------
 
-    def transaction(self, *, flush: bool) -> AbstractContextManager[Transaction]:
+    def transaction(self, *, flush: bool, wait: bool = True) -> AbstractContextManager[Transaction]:
         """`flush=False`: a crash of the database server itself may lose it, as a power cut does; our own death not."""
+        if not wait:
+            raise MustWait
         return _Writing(self, flush)
 
     @contextlib.contextmanager

@@ -11,13 +11,15 @@ from clearance.store.sqlite import statements as sql
 from clearance.store.sqlite.rows import Row
 
 MAX_RECENT = 10_000
+MAX_GAPS = 4
 
 
 class Answers:
     """Remembers what it has seen of the table, for as long as nobody else writes to it.
 
-    Keys of ours rise with time, so nearly all lie in the gap behind the newest that the table had when it was first
-    asked, and there only our own can be.
+    A search tells of a gap: from the key that is not there to the next that is. What lies in it later can only be our
+    own. Keys that rise with time, as most do, nearly all lie in the gap behind the newest that the table had when it
+    was first asked.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -28,7 +30,7 @@ class Answers:
         """Somebody else may have written, or ours was rolled back."""
         self._written: dict[bytes, Answered] = {}
         self._looked_up: dict[bytes, Answered | None] = {}
-        self._gap: tuple[bytes, bytes | None] | None = None
+        self._gaps: list[tuple[bytes, bytes | None]] = []
 
     def trim(self) -> None:
         """Between transactions, when nothing is pending."""
@@ -46,7 +48,7 @@ class Answers:
         following, payload, seq = rows[0] if rows else (None, b"", 0)
         if following == key:
             return Answered(payload, seq)
-        self._gap = (key, following)
+        self._add_gap(key, following)
         return None
 
     def look_up(self, keys: Sequence[bytes]) -> None:
@@ -65,7 +67,18 @@ class Answers:
         return [key for key in keys if key not in self._written and not self._in_gap(key)]
 
     def _in_gap(self, key: bytes) -> bool:
-        if self._gap is None:
-            return False
-        first, end = self._gap
-        return first <= key and (end is None or key < end)
+        for place, (first, end) in enumerate(self._gaps):
+            if first <= key and (end is None or key < end):
+                if place:
+                    self._gaps.insert(0, self._gaps.pop(place))
+                return True
+        return False
+
+    def _add_gap(self, key: bytes, end: bytes | None) -> None:
+        for place, (first, far_end) in enumerate(self._gaps):
+            if key < first and (end is None or first <= end):
+                # Keys of one millisecond are in no order: the gap begins earlier than was known.
+                self._gaps[place] = (key, far_end)
+                return
+        self._gaps.insert(0, (key, end))
+        del self._gaps[MAX_GAPS:]

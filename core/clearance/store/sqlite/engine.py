@@ -21,7 +21,7 @@ from clearance.errors import (
     StoreReadOnly,
     StoreVersion,
 )
-from clearance.store.interface import Reader, Transaction
+from clearance.store.interface import MustWait, Reader, Transaction
 from clearance.store.sqlite.failures import ours, translated
 from clearance.store.sqlite.filelock import FileLock
 from clearance.store.sqlite.place import APPLICATION_ID, RESTORE, file_system, prepare
@@ -134,23 +134,42 @@ class SqliteStore:
 
     # -- transactions -----------------------------------------------------------------------------
 
-    def transaction(self, *, flush: bool) -> AbstractContextManager[Transaction]:
-        return _Writing(self, flush)
+    def transaction(self, *, flush: bool, wait: bool = True) -> AbstractContextManager[Transaction]:
+        return _Writing(self, flush, wait)
 
-    def _begin(self, flush: bool) -> SqliteTransaction:
+    def _begin(self, flush: bool, wait: bool) -> SqliteTransaction:
         if self._closed or self._connection is None:
+            if not wait:
+                raise MustWait
             self._ready()
         if self._lock is not None:
-            self._lock.acquire()
+            if wait:
+                self._lock.acquire()
+            elif not self._lock.try_acquire():
+                raise MustWait
         try:
             if flush is not self._flushing:
                 self._set_flushing(flush)
-            self._transaction.begin()
+            if wait:
+                self._transaction.begin()
+            else:
+                self._begin_at_once()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
         return self._transaction
+
+    def _begin_at_once(self) -> None:
+        """Other programs, such as a backup, do not know our lock."""
+        assert self._connection is not None
+        self._connection.set_busy_timeout(0)
+        try:
+            self._transaction.begin()
+        except apsw.BusyError:
+            raise MustWait from None
+        finally:
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _end(self, *, commit: bool) -> None:
         try:
@@ -327,19 +346,23 @@ class SqliteStore:
 class _Writing:
     """`SqliteStore.transaction`, as a class because it is on the way of every operation."""
 
-    __slots__ = ("_flush", "_store")
+    __slots__ = ("_flush", "_store", "_wait")
 
-    def __init__(self, store: SqliteStore, flush: bool) -> None:
+    def __init__(self, store: SqliteStore, flush: bool, wait: bool) -> None:
         self._store = store
         self._flush = flush
+        self._wait = wait
 
     def __enter__(self) -> Transaction:
-        self._store._mutex.acquire()
+        if not self._store._mutex.acquire(self._wait):
+            raise MustWait
         try:
-            return self._store._begin(self._flush)
+            return self._store._begin(self._flush, self._wait)
         except BaseException as error:
             self._store._mutex.release()
-            raise ours(error, self._store.path) from error
+            if isinstance(error, apsw.Error):
+                raise ours(error, self._store.path) from error
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
