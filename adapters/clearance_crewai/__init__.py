@@ -18,24 +18,27 @@ from clearance_crewai.selfcheck import UnsupportedCrewAI, check
 check()
 
 from clearance_crewai.crewrun import CrewRun, current_crew_run  # noqa: E402
-from clearance_crewai.errors import Partial, RunEnded, partial_of  # noqa: E402
+from clearance_crewai.decorating import governed  # noqa: E402
+from clearance_crewai.embedders import guard_embedder  # noqa: E402
+from clearance_crewai.errors import CallbackFailed, OutsideRun, Partial, RunEnded, partial_of  # noqa: E402
 from clearance_crewai.gate import Options  # noqa: E402
 from clearance_crewai.llms import guard_llm  # noqa: E402
 from clearance_crewai.report import CrewLine, CrewReport  # noqa: E402
 from clearance_crewai.starting import (  # noqa: E402
     akickoff,
     akickoff_for_each,
-    governed,
     kickoff,
     kickoff_for_each,
     run,
 )
 
 __all__ = [
+    "CallbackFailed",
     "CrewLine",
     "CrewReport",
     "CrewRun",
     "Options",
+    "OutsideRun",
     "Partial",
     "RunEnded",
     "UnsupportedCrewAI",
@@ -43,6 +46,7 @@ __all__ = [
     "akickoff_for_each",
     "current_crew_run",
     "governed",
+    "guard_embedder",
     "guard_llm",
     "kickoff",
     "kickoff_for_each",

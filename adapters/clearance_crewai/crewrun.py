@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token, copy_context
+from functools import wraps
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack, cast
 
 from crewai.events.stream_context import add_stream_sink, reset_stream_sinks
 from crewai.hooks.dispatch import InterceptionPoint, get_scoped_hooks, scoped_hooks
+from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.task_output import TaskOutput
 
 from clearance.authority.interface import Authority
@@ -23,9 +26,12 @@ from clearance.guard.run import Run
 from clearance.model.amount import Amount, AmountLike, to_amount
 from clearance.model.results import Stop
 from clearance.model.subject import Subject
-from clearance_crewai import seams
+from clearance_crewai import claims, seams
+from clearance_crewai.checking import check_authority, check_names, check_subject
+from clearance_crewai.claims import Claims
 from clearance_crewai.errors import Refusal, RunEnded, attach
-from clearance_crewai.gate import Gate, Options, Who
+from clearance_crewai.gate import Gate, Options, Who, narrowed
+from clearance_crewai.llms import govern, tells_events
 from clearance_crewai.modelcalls import ModelCalls
 from clearance_crewai.report import CrewReport, Ledger
 from clearance_crewai.toolcalls import ToolCalls
@@ -72,6 +78,11 @@ class CrewRun:
     ) -> None:
         if on_deny not in ("raise", "finish"):
             raise InvalidRequest("on_deny", f"{on_deny!r} is unknown", '"raise" or "finish"')
+        check_authority(authority)
+        check_subject(subject)
+        check_names(options, Options.__annotations__)
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidRequest("name", f"{name!r:.40} names no run", "text")
         self.gate = Gate(authority, **options)
         self.authority = authority
         self.on_deny: OnDenyRun = on_deny
@@ -81,6 +92,7 @@ class CrewRun:
         self.idle = Condition()
         self.models = ModelCalls(self)
         self.tools = ToolCalls(self)
+        self.claims = Claims()
         self.core = Run(
             authority,
             subject,
@@ -93,6 +105,7 @@ class CrewRun:
         )
         self._tasks: dict[str, Who] = {}
         self._schemas: dict[str, str] = {}
+        self._whos: dict[tuple[str | None, str | None], Who] = {}
         self._over = False
         self._scopes: list[_Scope] = []
 
@@ -146,6 +159,14 @@ class CrewRun:
         if len(self._tasks) < MAX_TASKS:
             self._tasks[str(task.id)] = _named(task, len(self._tasks) + 1)
             self._schemas[str(task.id)] = _schema(task)
+            self._whos.clear()
+
+    def claim(self, llms: Iterable[BaseLLM]) -> None:
+        """These work in the run, and nowhere outside of all runs as long as it lasts."""
+        for llm in llms:
+            self.claims.add(llm)
+            if not tells_events(llm):
+                govern(llm)
 
     def schema_of(self, task_id: str | None) -> str:
         """What the answers of a task must fit, as JSON; it is part of the prompts."""
@@ -156,15 +177,21 @@ class CrewRun:
             self.outputs.append(output)
 
     def who(self, agent: str | None, task_id: str | None) -> Who:
-        task = self._tasks.get(task_id or "")
-        return Who(task.crew if task else "", (agent or "").strip(), task.task if task else "")
+        known = self._whos.get((agent, task_id))
+        if known is None:
+            task, role = self._tasks.get(task_id or ""), (agent or "").strip()
+            subject = narrowed(self.core.subject, role) if self.id else None
+            known = Who(task.crew if task else "", role, task.task if task else "", subject)
+            if self.id and len(self._whos) < MAX_TASKS:
+                self._whos[agent, task_id] = known
+        return known
 
     # --- beginning and ending
 
     def begin(self) -> None:
         """Raises Denied, AuthorityUnavailable or InvalidRequest; then nothing has begun."""
         copy_context().run(self.core.__enter__)
-        seams.install()
+        self._opened()
 
     async def abegin(self) -> None:
         """Cancelled meanwhile, it first learns whether the run has begun, and ends it: it would hold its budget."""
@@ -176,7 +203,18 @@ class CrewRun:
             if not entering.cancelled() and entering.exception() is None:
                 await self.core.__aexit__(None, None, None)
             raise
+        self._opened()
+
+    def _opened(self) -> None:
+        outer = current_crew_run()
+        if outer is not None and outer.core is self.core.parent:
+            self.ledger.outer = outer.ledger
         seams.install()
+        claims.opened(self)
+
+    def _closed(self) -> None:
+        claims.closed(self)
+        seams.uninstall()
 
     def step_in(self) -> None:
         self._scopes.append(_Scope(self))
@@ -185,8 +223,40 @@ class CrewRun:
         self._scopes.pop().leave()
 
     def carry(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function` inside this run, for a thread or an executor of your own: they inherit no run."""
-        return self.core.carry(function)
+        """`function` inside this run, for a thread or an executor of your own: they inherit no run.
+
+        Functions and coroutine functions. Raises InvalidRequest for generators, which run after their call.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidRequest("carry", "it is a generator, which runs after its call", "a function or a coroutine")
+        context = copy_context()
+        if inspect.iscoroutinefunction(function):
+
+            async def awithin(*args: P.args, **kwargs: P.kwargs) -> Any:
+                scope = _Scope(self)
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    scope.leave()
+
+            @wraps(function)
+            async def acarried(*args: P.args, **kwargs: P.kwargs) -> Any:
+                return await asyncio.create_task(awithin(*args, **kwargs), context=context.copy())
+
+            return cast(Callable[P, R], acarried)
+
+        def within(*args: P.args, **kwargs: P.kwargs) -> R:
+            scope = _Scope(self)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                scope.leave()
+
+        @wraps(function)
+        def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+            return context.copy().run(within, *args, **kwargs)  # a context cannot be entered twice at a time
+
+        return carried
 
     def end(self) -> None:
         """Nothing more starts. What still runs elsewhere is settled when it is done, and then the run with it."""
@@ -196,7 +266,7 @@ class CrewRun:
     async def aend(self) -> None:
         if self._give_up():
             await self.core.__aexit__(None, None, None)
-            seams.uninstall()
+            self._closed()
 
     def _give_up(self) -> bool:
         """True if the caller is to close the run now."""
@@ -223,7 +293,7 @@ class CrewRun:
         self.models.left_all()
         self.tools.left_all()
         self.core.__exit__(None, None, None)
-        seams.uninstall()
+        self._closed()
 
     def leaving(self, error: BaseException | None) -> BaseException | None:
         """The error that the caller gets: the denial itself in place of what CrewAI has made of it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from crewai.hooks.dispatch import HookAborted
 from crewai.tasks.task_output import TaskOutput
 
-from clearance.errors import ClearanceError, Denied
+from clearance.errors import ClearanceError, Denied, SubjectMissing
 
 if TYPE_CHECKING:
     from clearance_crewai.report import CrewReport
@@ -22,6 +22,26 @@ class RunEnded(Denied):
     """The run that this call belongs to is over: it returned, was cancelled, or its stream was given up."""
 
     code = "RUN_ENDED"
+
+
+class CallbackFailed(Denied):
+    """A function of yours, given as an option, has raised. The call that asked it is denied, and nothing ran.
+
+    `details` carries `callback` (the option), `error` (the type's name) and `at` (file:line); not the error's text,
+    which may hold anything.
+    """
+
+    code = "CALLBACK_FAILED"
+
+
+class OutsideRun(SubjectMissing, HookAborted):
+    """A governed LLM was called where no run is: in a thread of your own, or after the run. Nothing was sent."""
+
+    source: Any = "clearance"  # as HookAborted tells it
+
+    @property
+    def reason_code(self) -> str:
+        return self.code
 
 
 class Refusal(HookAborted):

@@ -44,6 +44,7 @@ def sink(source: Any, event: Any) -> None:
 
 def _model_started(run: CrewRun, llm: Any, event: LLMCallStartedEvent) -> ClearanceError | None:
     _keep_hooks()
+    run.claims.add(llm)
     if guarded_call(llm, event.call_id):
         return None  # `guard_llm` has reserved it already
     own = frozenset(name for name, body in (event.available_functions or {}).items() if _is_plumbing(body))
@@ -96,7 +97,7 @@ def _tool_started(run: CrewRun, source: Any, event: ToolUsageStartedEvent) -> Cl
     if admitted.denied is None:
         admitted.began = True
         return None
-    run.tools.end(event.tool_args)
+    run.tools.refused_function(admitted)
     return admitted.denied
 
 

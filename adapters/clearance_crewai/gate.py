@@ -7,9 +7,11 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, TypedDict
 
 from clearance.authority.interface import DEFAULT_TTL_MS, Authority
+from clearance.authority.requests import check_metadata
 from clearance.connecting import default_prices
 from clearance.errors import ApprovalRequired, CapsViolated, InvalidRequest, UnitMismatch
 from clearance.guard import Permit, Run
@@ -21,8 +23,16 @@ from clearance.model.action import Action
 from clearance.model.amount import Amount, AmountLike, Unit, to_amount
 from clearance.model.caps import Caps
 from clearance.model.subject import Subject
-from clearance.pricing import Prices, Usage
+from clearance.pricing import PriceBook, Prices, Usage
 from clearance.pricing.names import known_as
+from clearance_crewai.checking import (
+    ask,
+    check_authority,
+    check_function,
+    check_prices,
+    checked_costs,
+    checked_kinds,
+)
 from clearance_crewai.usage import Asked
 
 log = logging.getLogger("clearance.crewai")
@@ -32,7 +42,7 @@ ActionKinds = Mapping[str, str]
 Approve = Callable[[str, Mapping[str, Any]], str | None]
 Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
-MODEL, TOOL = "llm.completion", "tool.call"
+MODEL, TOOL, EMBEDDING = "llm.completion", "tool.call", "llm.embedding"
 _MAX_NAME = 256
 _MAX_FACT = 200
 
@@ -43,8 +53,8 @@ class Options(TypedDict, total=False):
     Attributes:
         prices: what tokens cost; by default the public price list.
         tool_costs: what one call of a tool costs: a mapping by name, or `name -> amount or None`. Without a cost a call
-            is checked all the same, with an amount of 0: stops, tool lists and step caps hold for it. Names are as
-            CrewAI gives them to the model: "Send Email" is `send_email`.
+            is checked all the same, with an amount of 0: stops, tool lists and step caps hold for it. Names are the
+            tool's own or, as functions get them, CrewAI's for the model: "Send Email" is `send_email`.
         action_kinds: tool name -> action kind, e.g. {"send_email": "message.email.send"}; else `tool.call`.
         arguments: `(tool, its arguments) -> what may be kept of them`; by default only their hash and size are kept.
         ttl_ms: the lease of the run and of each call, extended while they last.
@@ -53,6 +63,9 @@ class Options(TypedDict, total=False):
             for a tool; it may wait for an answer. Without it, or with None, the tool is denied.
         sdk_retries: leave the OpenAI client's own retries on. Off by default inside a run, since they are paid and
             cannot be seen: CrewAI's agents retry as well, and there each attempt is reserved.
+
+    A function given here that raises has its call denied with CallbackFailed: a tool's agent is told so, a model call
+    ends the run.
     """
 
     prices: Prices | None
@@ -67,11 +80,12 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Where in the crew a call is made; texts, empty where CrewAI does not say."""
+    """Where in the crew a call is made; texts, empty where CrewAI does not say. `subject` is who acts then."""
 
     crew: str = ""
     agent: str = ""
     task: str = ""
+    subject: Subject | None = None
 
     def facts(self) -> dict[str, Any]:
         found = {"crew": self.crew, "agent": self.agent, "task": self.task}
@@ -111,19 +125,44 @@ class Gate:
     sdk_retries: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tool_costs", _checked(self.tool_costs))
+        check_authority(self.authority)
+        check_prices(self.prices)
+        object.__setattr__(self, "tool_costs", checked_costs(self.tool_costs))
+        object.__setattr__(self, "action_kinds", checked_kinds(self.action_kinds))
+        if self.arguments is not None:
+            check_function("arguments", self.arguments, "a function (tool, arguments) -> mapping", "tool", {})
+        if self.approve is not None:
+            check_function("approve", self.approve, "a function (tool, arguments) -> who approves, or None", "tool", {})
+        if not isinstance(self.sdk_retries, bool):
+            raise InvalidRequest("sdk_retries", f"{self.sdk_retries!r} is neither", "True or False")
+
+    def named_tools(self) -> dict[str, Any]:
+        """The names of tools that the options speak of, by option."""
+        given = {"tool_costs": self.tool_costs, "action_kinds": self.action_kinds}
+        return {option: tuple(names) for option, names in given.items() if isinstance(names, Mapping)}
 
     # --- what a call wants
 
     def model_call(self, asked: Asked, who: Who) -> Call:
-        """Raises PriceUnknown (a Denied) for a model without a price."""
-        action = Action(kind=MODEL, name=asked.model[:_MAX_NAME])
-        return Call(action, asked.estimate(self._prices), who, asked)
+        """Raises PriceUnknown (a Denied) for a model without a price, CallbackFailed for prices that fail."""
+        action = _action(EMBEDDING if asked.embedding else MODEL, asked.model)
+        if not asked.priced:
+            return Call(action, Amount(unit=Unit.USD_MICROCENTS, amount=0), who, asked, unpriced=True)
+        return Call(action, self._estimate(asked), who, asked)
+
+    def _estimate(self, asked: Asked) -> Amount:
+        prices = self._prices
+        if isinstance(prices, PriceBook):
+            return asked.estimate(prices)
+        found = ask("prices", f"the call of {asked.model}", asked.estimate, prices)
+        if not isinstance(found, Amount):
+            raise InvalidRequest("prices", f"estimate() answered {type(found).__name__} for {asked.model}", "an Amount")
+        return found
 
     def tool_call(self, name: str, arguments: object, who: Who) -> Call:
         cost = self._cost(name)
         estimate = Amount(unit=Unit.USD_MICROCENTS, amount=0) if cost is None else cost
-        action = Action(kind=(self.action_kinds or {}).get(name, TOOL), name=(name or "unnamed")[:_MAX_NAME])
+        action = _action((self.action_kinds or {}).get(name, TOOL), name)
         return Call(action, estimate, who, unpriced=cost is None, facts=self._argument_facts(name, arguments))
 
     @property
@@ -134,7 +173,7 @@ class Gate:
         costs = self.tool_costs
         if costs is None:
             return None
-        found = costs(name) if callable(costs) else costs.get(name)
+        found = ask("tool_costs", f"the call of {name}", costs, name) if callable(costs) else costs.get(name)
         return None if found is None else to_amount(found, f"tool_costs[{name!r}]")
 
     def _argument_facts(self, name: str, arguments: object) -> dict[str, Any]:
@@ -144,9 +183,18 @@ class Gate:
         raw = text.encode("utf-8", "surrogatepass")
         facts: dict[str, Any] = {"arguments_sha256": hashlib.sha256(raw).hexdigest(), "arguments_bytes": len(raw)}
         if self.arguments is not None:
-            given = arguments if isinstance(arguments, Mapping) else {"input": arguments}
-            facts["arguments"] = dict(self.arguments(name, given))
+            facts["arguments"] = self._kept(name, arguments)
         return facts
+
+    def _kept(self, name: str, arguments: object) -> dict[str, Any]:
+        assert self.arguments is not None, "asked only where it is given"
+        found = ask("arguments", f"the call of {name}", self.arguments, name, _mapping(arguments))
+        if not isinstance(found, Mapping):
+            raise InvalidRequest("arguments", f"answered {type(found).__name__} for {name}", "a mapping")
+        try:
+            return check_metadata(found)
+        except InvalidRequest as error:
+            raise InvalidRequest("arguments", f"its answer for {name} {error.problem}", error.allowed) from None
 
     # --- the way in
 
@@ -163,11 +211,20 @@ class Gate:
         try:
             return perform(self.authority, self._admitting(call, run))
         except ApprovalRequired:
-            given = arguments if isinstance(arguments, Mapping) else {"input": arguments}
-            approver = None if self.approve is None else self.approve(call.action.name, given)
+            approver = self._approver(call.action.name, arguments)
             if approver is None:
                 raise
         return perform(self.authority, self._admitting(replace(call, approved_by=approver), run))
+
+    def _approver(self, name: str, arguments: object) -> str | None:
+        if self.approve is None:
+            return None
+        found: object = ask("approve", f"the call of {name}", self.approve, name, _mapping(arguments))
+        if found is None or found is False:
+            return None
+        if not isinstance(found, str) or not found.strip():
+            raise InvalidRequest("approve", f"answered {found!r:.40} for {name}", "who approves, as text, or None")
+        return found
 
     def _opening(self, call: Call, run: Run, can_cap: bool, can_swap: bool) -> Steps[tuple[Permit, Call]]:
         permit = yield from self._admitting(call, run)
@@ -201,10 +258,8 @@ class Gate:
             approved_by=call.approved_by,
             tool=None if call.asked is not None else call.action.name,
         )
-        subject = _narrowed(run.subject, call.who.agent)
-        return (
-            yield from admitting(wish(self.authority, call.action, estimate, subject=subject, run=run, terms=terms))
-        )
+        who = call.who.subject
+        return (yield from admitting(wish(self.authority, call.action, estimate, subject=who, run=run, terms=terms)))
 
     def _allowed_instead(self, call: Call, caps: Caps) -> Call | None:
         """The same call to the model that the caps prefer; None if the wanted one is allowed."""
@@ -226,7 +281,7 @@ class Gate:
             return None
 
 
-def _narrowed(subject: Subject, agent: str) -> Subject:
+def narrowed(subject: Subject, agent: str) -> Subject:
     """The subject with the agent's role as its agent, so that one role can be stopped or given a budget.
 
     Not where the subject names an agent or what lies below: a level in between would make other scopes.
@@ -259,10 +314,10 @@ def _violation(call: Call, caps: Caps, can_cap: bool) -> CapsViolated | None:
     return None
 
 
-def _checked(costs: ToolCosts | None) -> ToolCosts | None:
-    """Say it now, not at the first call, when a cost is not an amount."""
-    if costs is None or callable(costs):
-        return costs
-    if not isinstance(costs, Mapping):
-        raise InvalidRequest("tool_costs", f"{type(costs).__name__} is no list of costs", "a mapping or a callable")
-    return {name: to_amount(cost, f"tool_costs[{name!r}]") for name, cost in costs.items()}
+def _mapping(arguments: object) -> Mapping[str, Any]:
+    return arguments if isinstance(arguments, Mapping) else {"input": arguments}
+
+
+@lru_cache(maxsize=1024)
+def _action(kind: str, name: str) -> Action:
+    return Action(kind=kind, name=(name or "unnamed")[:_MAX_NAME])

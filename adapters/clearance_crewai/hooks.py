@@ -51,13 +51,13 @@ def after_tool(context: Any) -> str | None:
     run = current_crew_run()
     if run is None:
         return None
-    admitted = run.tools.end(context.tool_input)
+    admitted: Admission | None = run.tools.end(context.tool_input)
     if admitted is None or admitted.denied is None:
         return None
     if admitted.ends:
         refusal, why = refusing(admitted.denied)
         raise refusal from why
-    return f"Denied: {admitted.denied.message}. Do not call {admitted.name} again."
+    return admitted.words
 
 
 def _admit(run: Any, context: Any) -> ClearanceError | None:

@@ -13,9 +13,10 @@ from crewai.llm import LLM
 from crewai.llms.base_llm import BaseLLM, _current_call_id
 from crewai.llms.providers.openai.completion import OpenAICompletion
 
-from clearance.errors import ClearanceError, InvalidRequest, SubjectMissing
+from clearance.errors import ClearanceError, InvalidRequest
 from clearance.guard.process import new_key
 from clearance.model.caps import Caps
+from clearance_crewai.claims import STRICT, refuse_outside
 from clearance_crewai.errors import refusing
 from clearance_crewai.usage import OUTPUT_CAPS, asked
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound=BaseLLM)
 
 _GUARDED = "_clearance_guarded"
-_STRICT = "_clearance_strict"
 _PREPARE = "_prepare_completion_params"
 _TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
 
@@ -121,13 +121,13 @@ def guard_llm(llm: L) -> L:
 
     For an LLM class of your own (a `BaseLLM`), which tells CrewAI nothing, and for litellm models that are called
     directly. In a crew it is done by itself. Without usage (`self._track_token_usage_internal(usage)`) a call is
-    charged its estimate. Outside a run its calls are refused with SubjectMissing. Raises InvalidRequest for other
-    objects.
+    charged its estimate. Outside a run its calls are refused with OutsideRun (a SubjectMissing). Raises InvalidRequest
+    for other objects.
     """
     if not isinstance(llm, BaseLLM):
         raise InvalidRequest("llm", f"{type(llm).__name__} is not an LLM of CrewAI", "a BaseLLM")
-    _govern(llm)
-    llm.__dict__[_STRICT] = True
+    govern(llm)
+    llm.__dict__[STRICT] = True
     return llm
 
 
@@ -151,7 +151,7 @@ def before_call(run: CrewRun, context: Any) -> ClearanceError | None:
         return None
     if context.executor is not None:
         if not tells_events(llm):
-            _govern(llm)
+            govern(llm)
         return None  # its `call` comes next, and is reserved there
     # Asked without any event or end: nobody will say what it cost.
     key = new_key()
@@ -180,7 +180,8 @@ def guarded_call(llm: object, call_id: str) -> bool:
     return True
 
 
-def _govern(llm: BaseLLM) -> None:
+def govern(llm: BaseLLM) -> None:
+    """From now on its calls in a run are reserved, also where it tells no events."""
     if not getattr(type(llm), _GUARDED, False):
         object.__setattr__(llm, "__class__", _guarded_class(type(llm)))
 
@@ -252,9 +253,9 @@ def _begin(
 
     run = current_crew_run()
     if run is None:
-        if _STRICT in llm.__dict__:
-            raise SubjectMissing("this LLM is guarded: call it inside `with clearance_crewai.run(...):`")
+        refuse_outside(llm)
         return None
+    run.claims.add(llm)
     given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
     agent, task = given.get("from_agent"), given.get("from_task")
     who = run.who(getattr(agent, "role", None), str(task.id) if task is not None else None)

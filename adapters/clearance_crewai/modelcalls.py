@@ -46,6 +46,7 @@ class OpenCall:
     task: asyncio.Task[Any] | None = None
     on_task_end: Any = None
     usage: Usage | None = None
+    reported: Mapping[str, Any] | None = None
     body_failed: bool = False
 
 
@@ -101,8 +102,9 @@ class ModelCalls:
     def note(self, call_id: str | None, reported: Mapping[str, Any] | None) -> None:
         """The provider's usage, which may come before, with or without the end. Never raises."""
         opened = self.get(call_id)
-        if opened is None:
-            return
+        if opened is None or reported == opened.reported:
+            return  # CrewAI tells most usage twice
+        opened.reported = reported
         try:
             usage = used(reported)
             cost = None if usage is None else self._run.gate.cost(opened.call, usage)
@@ -181,7 +183,8 @@ def _line(opened: OpenCall, outcome: Commit) -> CrewLine:
         agent=call.who.agent,
         task=call.who.task,
         kind=call.action.kind,
-        name=call.action.name,
+        model=call.action.name,
+        tool="",
         unit=opened.permit.estimate.unit,
         calls=1,
         input_tokens=usage.input_tokens if usage else 0,

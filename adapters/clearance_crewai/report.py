@@ -12,8 +12,9 @@ from clearance.model.amount import Amount, Unit
 MAX_LINES = 10_000
 """Different lines kept; past it calls are summed under the last agent and task `(others)`."""
 
-By = Literal["agent", "task", "kind", "name"]
+By = Literal["agent", "task", "kind", "model", "tool", "name"]
 FIELDS: tuple[str, ...] = get_args(By)
+_KEYS = ("agent", "task", "kind", "model", "tool")
 _OTHERS = "(others)"
 
 
@@ -21,14 +22,15 @@ _OTHERS = "(others)"
 class CrewLine:
     """One agent's use of one model or tool in one task. `estimate` and `actual` are sums, ints in `unit`.
 
-    `name` is the model or the tool, `kind` the action kind, e.g. `llm.completion`. In a grouped report the fields that
-    were summed over are empty.
+    Of `model` and `tool` one is set, `kind` is the action kind, e.g. `llm.completion`. In a grouped report the fields
+    that were summed over are empty. Tools have no tokens.
     """
 
     agent: str
     task: str
     kind: str
-    name: str
+    model: str
+    tool: str
     unit: Unit
     calls: int = 0
     input_tokens: int = 0
@@ -37,13 +39,18 @@ class CrewLine:
     actual: int = 0
 
     @property
+    def name(self) -> str:
+        """The model or the tool."""
+        return self.model or self.tool
+
+    @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class CrewReport:
-    """What was settled until now. Released calls cost nothing and are not counted.
+    """What was settled until now, also in runs inside. Released calls cost nothing and are not counted.
 
     Attributes:
         run_id: the run, for `clearance kill run:<id>`.
@@ -71,27 +78,31 @@ class CrewReport:
     def by(self, *fields: By) -> tuple[CrewLine, ...]:
         """The lines summed up over all but these fields (and the unit): `report.by("agent")`.
 
-        A model's or a tool's name is `name`, and `kind` tells the two apart. Raises InvalidRequest for other fields.
+        `by("model")` is of the model calls only, `by("tool")` of the tools; `name` is either of the two. Raises
+        InvalidRequest for other fields.
         """
         unknown = [field for field in fields if field not in FIELDS]
         if unknown:
             raise InvalidRequest("by", f"{unknown[0]!r} is no field of a line", ", ".join(FIELDS))
+        kept = {*fields, *(("model", "tool") if "name" in fields else ())}
+        asked_for = kept & {"model", "tool"}
         book = _Book()
         for line in self.lines:
-            agent, task, kind, name = (getattr(line, one) if one in fields else "" for one in FIELDS)
-            book.add(replace(line, agent=agent, task=task, kind=kind, name=name))
+            if not asked_for or any(getattr(line, one) for one in asked_for):
+                agent, task, kind, model, tool = (getattr(line, key) if key in kept else "" for key in _KEYS)
+                book.add(replace(line, agent=agent, task=task, kind=kind, model=model, tool=tool))
         return book.lines()
 
 
 @dataclass(slots=True)
 class _Book:
-    _sums: dict[tuple[str, str, str, str, str], CrewLine] = field(default_factory=dict)
+    _sums: dict[tuple[str, ...], CrewLine] = field(default_factory=dict)
 
     def add(self, line: CrewLine) -> None:
-        key = (line.agent, line.task, line.kind, line.name, line.unit.value)
+        key = (line.agent, line.task, line.kind, line.model, line.tool, line.unit.value)
         if key not in self._sums and len(self._sums) >= MAX_LINES:
             line = replace(line, agent=_OTHERS, task=_OTHERS)
-            key = (_OTHERS, _OTHERS, line.kind, line.name, line.unit.value)
+            key = (_OTHERS, _OTHERS, line.kind, line.model, line.tool, line.unit.value)
         known = self._sums.get(key)
         self._sums[key] = line if known is None else _sum(known, line)
 
@@ -100,7 +111,9 @@ class _Book:
 
 
 class Ledger:
-    """Collects the settlements of one run. Thread-safe."""
+    """Collects the settlements of one run and of the runs inside it; `outer` is that of the run around. Thread-safe."""
+
+    outer: Ledger | None = None
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -110,10 +123,14 @@ class Ledger:
     def add(self, line: CrewLine) -> None:
         with self._lock:
             self._book.add(line)
+        if self.outer is not None:
+            self.outer.add(line)
 
     def refused(self) -> None:
         with self._lock:
             self._refused += 1
+        if self.outer is not None:
+            self.outer.refused()
 
     def report(self, run_id: str, denied: ClearanceError | None) -> CrewReport:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Methods of CrewAI's that are wrapped while at least one run is open, and given back when the last one has ended.
+"""Functions of CrewAI's that are wrapped while at least one run is open, and given back when the last one has ended.
 
 Outside of runs' own threads and tasks the wrappers only pass on.
 """
@@ -7,27 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from threading import Lock
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from chromadb.api.models.CollectionCommon import CollectionCommon
 from crewai.llm import LLM
 from crewai.llms.base_llm import BaseLLM
 from crewai.llms.providers.openai.completion import OpenAICompletion
+from crewai.memory import encoding_flow, recall_flow, unified_memory
 from crewai.tools.base_tool import BaseTool
 from crewai.types.streaming import StreamingOutputBase, StreamSessionBase
 from crewai.utilities.internal_instructor import InternalInstructor
 
+from clearance_crewai.claims import refuse_outside
 from clearance_crewai.converter import converting
+from clearance_crewai.embedders import in_collections, in_memory
+from clearance_crewai.hooks import HOOKS
 from clearance_crewai.llms import current_call_id, kept_to
 from clearance_crewai.streams import Bound, BoundAsync
 from clearance_crewai.toolcalls import body_begins
 
 Method = Callable[..., Any]
 
+_dispatching = import_module("crewai.hooks.dispatch")  # the package has a function of that name
+
 
 class _Seam(NamedTuple):
-    holder: type
+    holder: Any
     name: str
     wrap: Callable[[Method], Method]
 
@@ -97,6 +105,32 @@ def _noting_body(original: Method) -> Method:
     return claim
 
 
+def _in_a_run(original: Method) -> Method:
+    """No event of ours is heard in a thread of a user's own: there a run's LLM is refused."""
+
+    def emit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _run() is None:
+            refuse_outside(self)
+        return original(self, *args, **kwargs)
+
+    return emit
+
+
+def _answering(original: Method) -> Method:
+    """A function that the model has called: where it is refused CrewAI answers nothing, and the model must know."""
+
+    def handle(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        run = _run()
+        words = None if run is None else run.tools.answer_to_refused()
+        if words is None:
+            return result
+        run.models.end(current_call_id())  # the model has answered; CrewAI tells the end only with its own results
+        return words
+
+    return handle
+
+
 def _binding(original: Method) -> Method:
     """A stream starts its work where it is first read: bind it to the run that it was made in."""
 
@@ -109,17 +143,36 @@ def _binding(original: Method) -> Method:
     return __init__
 
 
+def _quietly(original: Method) -> Method:
+    """CrewAI makes an event of every dispatch that has hooks: not for ours alone, which nobody has registered."""
+
+    def emit(point: Any, outcome: str, hook_count: int, *args: Any, **kwargs: Any) -> None:
+        if outcome != "proceeded" or hook_count != len(HOOKS.get(point, ())) or _run() is None:
+            original(point, outcome, hook_count, *args, **kwargs)
+
+    return emit
+
+
 SEAMS = (
     _Seam(OpenAICompletion, "_prepare_completion_params", _capping),
     _Seam(OpenAICompletion, "_prepare_responses_params", _capping),
     _Seam(LLM, "_prepare_completion_params", _capping),
     _Seam(OpenAICompletion, "_get_sync_client", _not_retrying),
     _Seam(OpenAICompletion, "_get_async_client", _not_retrying),
+    _Seam(BaseLLM, "_emit_call_started_event", _in_a_run),
+    _Seam(BaseLLM, "_handle_tool_execution", _answering),
+    _Seam(LLM, "_handle_tool_call", _answering),
     _Seam(BaseLLM, "_track_token_usage_internal", _noting_usage),
     _Seam(BaseTool, "_claim_usage", _noting_body),
     _Seam(StreamingOutputBase, "__init__", _binding),
     _Seam(StreamSessionBase, "__init__", _binding),
+    _Seam(encoding_flow, "embed_texts", in_memory),
+    _Seam(recall_flow, "embed_texts", in_memory),
+    _Seam(unified_memory, "embed_text", in_memory),
+    _Seam(CollectionCommon, "_embed", in_collections),
     _Seam(InternalInstructor, "to_pydantic", converting),
+    # A version without it only takes longer.
+    *([_Seam(_dispatching, "_emit_telemetry", _quietly)] if hasattr(_dispatching, "_emit_telemetry") else []),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 SUPPORTED = "crewai>=1.15.19,<1.16"
 
 _SEAMS = {
+    "chromadb.api.models.CollectionCommon": "CollectionCommon._embed",
     "crewai.events.base_events": "BaseEvent",
     "crewai.events.event_bus": "crewai_event_bus",
     "crewai.events.stream_context": "add_stream_sink reset_stream_sinks",
@@ -22,13 +23,19 @@ _SEAMS = {
     "crewai.hooks.dispatch": "HookAborted InterceptionPoint dispatch get_scoped_hooks register_scoped scoped_hooks",
     "crewai.hooks.llm_hooks": "before_llm_call_reducer",
     "crewai.hooks.tool_hooks": "run_before_tool_call_hooks run_after_tool_call_hooks",
+    "crewai.llm": "LLM._prepare_completion_params LLM._handle_tool_call",
     "crewai.llms.base_llm": (
-        "BaseLLM._track_token_usage_internal BaseLLM._emit_call_started_event LLMCallBlockedError _current_call_id"
+        "BaseLLM._track_token_usage_internal BaseLLM._emit_call_started_event BaseLLM._handle_tool_execution "
+        "LLMCallBlockedError _current_call_id"
     ),
     "crewai.llms.providers.openai.completion": (
         "OpenAICompletion._prepare_completion_params OpenAICompletion._prepare_responses_params "
         "OpenAICompletion._get_sync_client OpenAICompletion._get_async_client"
     ),
+    "crewai.memory.encoding_flow": "embed_texts",
+    "crewai.memory.recall_flow": "embed_texts",
+    "crewai.memory.unified_memory": "embed_text",
+    "crewai.project.wrappers": "DecoratedMethod.unwrap TaskMethod.unwrap",
     "crewai.tools.base_tool": "BaseTool._claim_usage",
     "crewai.tools.structured_tool": "CrewStructuredTool",
     "crewai.types.streaming": "StreamSessionBase.__init__ StreamingOutputBase.__init__",

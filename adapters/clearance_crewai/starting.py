@@ -1,27 +1,25 @@
-"""Wrapping a crew run: `kickoff` and its kin, the `run` block, and `governed` for classes and functions."""
+"""Wrapping a crew run: `kickoff` and its kin, and the `run` block."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from functools import wraps
-from typing import Any, TypeVar, Unpack, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Unpack
 
 from crewai import Crew
-from crewai.crews.crew_output import CrewOutput
 from crewai.types.streaming import StreamingOutputBase, StreamSessionBase
 
 from clearance.authority.interface import Authority
-from clearance.errors import InvalidRequest
 from clearance.model.amount import AmountLike
 from clearance.model.subject import Subject
-from clearance_crewai.crewrun import CrewRun, OnDenyRun, current_crew_run
+from clearance_crewai.checking import check_input, check_inputs, check_startable, check_tools
+from clearance_crewai.claims import llms_of
+from clearance_crewai.crewrun import CrewRun, OnDenyRun
+from clearance_crewai.foreach import ForEach, result_of
 from clearance_crewai.gate import Options
 from clearance_crewai.report import CrewReport
 from clearance_crewai.streams import Owner, owned
 
-F = TypeVar("F", bound=Callable[..., Any])
-_STARTS = ("kickoff", "kickoff_async", "akickoff", "kickoff_for_each", "kickoff_for_each_async", "akickoff_for_each")
+Inputs = Mapping[str, Any] | str | list[Any] | None
 
 
 def run(
@@ -60,7 +58,7 @@ def kickoff(
     subject: Subject | None = None,
     budget: AmountLike | None = None,
     *,
-    inputs: dict[str, Any] | None = None,
+    inputs: Inputs = None,
     name: str | None = None,
     on_deny: OnDenyRun = "raise",
     input_files: Any = None,
@@ -82,8 +80,9 @@ def kickoff(
     Raises what the crew raises; a typed `Denied` (see `partial_of`) when it was refused, after one attempt.
     """
     extra = _given(input_files=input_files, from_checkpoint=from_checkpoint)
-    governed = CrewRun(authority, subject, budget, name=name or _name(crew), on_deny=on_deny, **options)
-    return _start(governed, lambda: _startable(crew).kickoff(inputs, **extra))
+    governed = _made(crew, authority, subject, budget, name, on_deny, options)
+    check_input(crew, inputs)
+    return start_in(governed, lambda: _ready(crew, governed).kickoff(inputs, **extra))
 
 
 async def akickoff(
@@ -92,7 +91,7 @@ async def akickoff(
     subject: Subject | None = None,
     budget: AmountLike | None = None,
     *,
-    inputs: dict[str, Any] | None = None,
+    inputs: Inputs = None,
     name: str | None = None,
     on_deny: OnDenyRun = "raise",
     input_files: Any = None,
@@ -101,8 +100,9 @@ async def akickoff(
 ) -> Any:
     """`kickoff` for async code. Cancelled, it spends nothing more: not even in the threads that CrewAI started."""
     extra = _given(input_files=input_files, from_checkpoint=from_checkpoint)
-    governed = CrewRun(authority, subject, budget, name=name or _name(crew), on_deny=on_deny, **options)
-    return await _astart(governed, lambda: _startable(crew).akickoff(inputs, **extra))
+    governed = _made(crew, authority, subject, budget, name, on_deny, options)
+    check_input(crew, inputs)
+    return await astart_in(governed, lambda: _ready(crew, governed).akickoff(inputs, **extra))
 
 
 def kickoff_for_each(
@@ -116,9 +116,20 @@ def kickoff_for_each(
     on_deny: OnDenyRun = "raise",
     **options: Unpack[Options],
 ) -> list[Any]:
-    """`crew.kickoff_for_each(inputs)` in one run: one budget for all inputs, and a denial ends them all."""
-    governed = CrewRun(authority, subject, budget, name=name or _name(crew), on_deny=on_deny, **options)
-    results: list[Any] = _start(governed, lambda: _startable(crew).kickoff_for_each(inputs))
+    """`crew.kickoff_for_each(inputs)` in one run: one budget for all inputs, and a denial ends them all.
+
+    With `on_deny="finish"` there is a result for each input all the same: whole, of the tasks that were completed, or
+    empty.
+    """
+    check_inputs(inputs)
+    governed = _made(crew, authority, subject, budget, name, on_deny, options)
+    many: list[ForEach] = []
+
+    def start() -> Any:
+        many.append(ForEach(_ready(crew, governed), inputs))
+        return many[0].start("kickoff_for_each", inputs)
+
+    results: list[Any] = start_in(governed, start, many)
     return results
 
 
@@ -134,52 +145,22 @@ async def akickoff_for_each(
     **options: Unpack[Options],
 ) -> Any:
     """`kickoff_for_each` with all inputs at a time. When one is denied, the others spend nothing more."""
-    governed = CrewRun(authority, subject, budget, name=name or _name(crew), on_deny=on_deny, **options)
-    return await _astart(governed, lambda: _startable(crew).akickoff_for_each(inputs))
+    check_inputs(inputs)
+    governed = _made(crew, authority, subject, budget, name, on_deny, options)
+    many: list[ForEach] = []
 
+    async def start() -> Any:
+        many.append(ForEach(_ready(crew, governed), inputs))
+        return await many[0].start("akickoff_for_each", inputs)
 
-def governed(
-    authority: Authority,
-    subject: Subject | None = None,
-    budget: AmountLike | None = None,
-    *,
-    name: str | None = None,
-    on_deny: OnDenyRun = "raise",
-    **options: Unpack[Options],
-) -> Callable[[F], F]:
-    """A decorator: every start is a run of its own.
-
-        @governed(authority, Subject(tenant="acme"), usd("2"))
-        @CrewBase
-        class Research: ...            # Research().crew().kickoff(), its async and for-each forms
-
-        @governed(authority, Subject(tenant="acme"), usd("2"))
-        class Triage(Flow): ...        # Triage().kickoff(), kickoff_async, akickoff
-
-    Functions and coroutine functions run as a whole inside a run; generators are refused. A crew's `copy`, `train` and
-    `test`, and its agents and tasks used by themselves, are other doors: put them inside `run(...)`.
-    """
-
-    def make(default: str) -> CrewRun:
-        return CrewRun(authority, subject, budget, name=name or default, on_deny=on_deny, **options)
-
-    def decorate(thing: Any) -> Any:
-        if inspect.isclass(thing):
-            return _governed_class(thing, make)
-        if not callable(thing):
-            raise InvalidRequest("governed", f"{type(thing).__name__} cannot be governed", "a class or a function")
-        if inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing):
-            # Its body runs after the call has returned, so a run around the call would govern nothing.
-            raise InvalidRequest("governed", f"{thing.__name__} is a generator", "a function that opens its own run")
-        return _wrapped(thing, lambda *_: make(thing.__name__), [])
-
-    return cast(Callable[[F], F], decorate)
+    return await astart_in(governed, start, many)
 
 
 # --- one start
 
 
-def _start(governed: CrewRun, start: Callable[[], Any]) -> Any:
+def start_in(governed: CrewRun, start: Callable[[], Any], many: Sequence[ForEach] = ()) -> Any:
+    """What `start` gives, in the run. `many` holds, from its start on, what starts a crew for each of many inputs."""
     governed.begin()
     governed.step_in()
     try:
@@ -192,12 +173,12 @@ def _start(governed: CrewRun, start: Callable[[], Any]) -> Any:
     finally:
         governed.step_out()
     if failure is None and (streams := _streams(result)):
-        return _handed_over(governed, result, streams)
+        return _handed_over(governed, result, streams, many)
     governed.end()
-    return _left(governed, result, failure)
+    return _left(governed, result, failure, many)
 
 
-async def _astart(governed: CrewRun, start: Callable[[], Awaitable[Any]]) -> Any:
+async def astart_in(governed: CrewRun, start: Callable[[], Awaitable[Any]], many: Sequence[ForEach] = ()) -> Any:
     await governed.abegin()
     governed.step_in()
     try:
@@ -210,29 +191,25 @@ async def _astart(governed: CrewRun, start: Callable[[], Awaitable[Any]]) -> Any
     finally:
         governed.step_out()
     if failure is None and (streams := _streams(result)):
-        return _handed_over(governed, result, streams)
+        return _handed_over(governed, result, streams, many)
     await governed.aend()
-    return _left(governed, result, failure)
+    return _left(governed, result, failure, many)
 
 
-def _left(governed: CrewRun, result: Any, failure: BaseException | None) -> Any:
+def _left(governed: CrewRun, result: Any, failure: BaseException | None, many: Sequence[ForEach]) -> Any:
     out = governed.leaving(failure)
     if out is None:
         return _with_report(result, governed.report())
     if governed.on_deny == "finish" and out is governed.denial:
-        return _with_report(_what_there_is(governed), governed.report())
+        return _with_report(_what_there_is(governed, many), governed.report())
     if out is failure:
         raise out
     raise out from None
 
 
-def _what_there_is(governed: CrewRun) -> CrewOutput:
-    """A result made of the tasks that were completed; the last one's answer is the answer."""
+def _what_there_is(governed: CrewRun, many: Sequence[ForEach]) -> Any:
     outputs = list(governed.outputs)
-    if not outputs:
-        return CrewOutput()
-    last = outputs[-1]
-    return CrewOutput(raw=last.raw, pydantic=last.pydantic, json_dict=last.json_dict, tasks_output=outputs)
+    return many[0].results(outputs) if many else result_of(outputs)
 
 
 def _with_report(result: Any, report: CrewReport) -> Any:
@@ -251,93 +228,54 @@ def _streams(result: Any) -> list[Any]:
     return [one for one in found if isinstance(one, StreamingOutputBase | StreamSessionBase)]
 
 
-def _handed_over(governed: CrewRun, result: Any, streams: Sequence[Any]) -> Any:
+def _handed_over(governed: CrewRun, result: Any, streams: Sequence[Any], many: Sequence[ForEach]) -> Any:
     def finished(output: Any) -> Any:
-        return _with_report(_what_there_is(governed) if output is None else output, governed.report())
+        return _with_report(output, governed.report())
+
+    def lacking(number: int) -> Callable[[], Any]:
+        if many and isinstance(result, list):  # a stream for each input
+            return lambda: many[0].result(number, governed.outputs)
+        return lambda: _what_there_is(governed, many)
 
     owner = Owner(governed, len(streams), finished)
-    made = [owned(stream, owner) for stream in streams]
+    made = [owned(stream, owner, lacking(number)) for number, stream in enumerate(streams)]
     return made if isinstance(result, list) else made[0]
 
 
-# --- classes and functions
+# --- what is started
 
 
-def _governed_class(kind: Any, make: Callable[[str], CrewRun]) -> Any:
-    """In place: CrewAI finds classes by identity. A `@CrewBase` class gives crews that start in runs."""
-    if hasattr(kind, "crew") and not hasattr(kind, "kickoff"):
-        plain = kind.crew
-
-        @wraps(plain)
-        def crew(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return _governed_crew(plain(self, *args, **kwargs), make)
-
-        kind.crew = crew
-        return kind
-    starts = [name for name in _STARTS if hasattr(kind, name)]
-    if not starts:
-        raise InvalidRequest("governed", f"{kind.__name__} has nothing to start", "a @CrewBase class or a Flow")
-    inside: list[CrewRun] = []
-    for name in starts:
-        setattr(kind, name, _wrapped(getattr(kind, name), lambda self: make(_name(self)), inside))
-    return kind
-
-
-def _governed_crew(crew: Any, make: Callable[[str], CrewRun]) -> Any:
-    inside: list[CrewRun] = []
-    for name in _STARTS:
-        if "__wrapped__" not in getattr(getattr(crew, name), "__dict__", {}):
-            start = _wrapped(getattr(crew, name), lambda *_: make(_name(crew)), inside)
-            object.__setattr__(crew, name, start)  # a Crew refuses attributes that are no fields
-    return crew
-
-
-def _wrapped(start: Callable[..., Any], run_of: Callable[..., CrewRun], inside: list[CrewRun]) -> Callable[..., Any]:
-    """`start` in a run; what starts inside that run, such as `kickoff` called by `kickoff_async`, is of the same."""
-    if inspect.iscoroutinefunction(start):
-
-        @wraps(start)
-        async def astart(*args: Any, **kwargs: Any) -> Any:
-            if _is_ours(inside):
-                return await start(*args, **kwargs)
-            governed = run_of(*args[:1])
-            inside.append(governed)
-            try:
-                return await _astart(governed, lambda: start(*args, **kwargs))
-            finally:
-                inside.remove(governed)
-
-        return astart
-
-    @wraps(start)
-    def plain_start(*args: Any, **kwargs: Any) -> Any:
-        if _is_ours(inside):
-            return start(*args, **kwargs)
-        governed = run_of(*args[:1])
-        inside.append(governed)
-        try:
-            return _start(governed, lambda: start(*args, **kwargs))
-        finally:
-            inside.remove(governed)
-
-    return plain_start
-
-
-def _is_ours(inside: Sequence[CrewRun]) -> bool:
-    return current_crew_run() in inside
-
-
-def _startable(crew: Any) -> Any:
-    if hasattr(crew, "kickoff"):
-        return crew
-    if hasattr(crew, "crew"):
-        return crew.crew()
-    raise InvalidRequest(
-        "crew", f"{type(crew).__name__} cannot be started", "a Crew, a Flow, an Agent, a @CrewBase object"
+def _made(
+    crew: Any,
+    authority: Authority,
+    subject: Subject | None,
+    budget: AmountLike | None,
+    name: str | None,
+    on_deny: OnDenyRun,
+    options: Options,
+) -> CrewRun:
+    """A run for this crew. Raises InvalidRequest for what cannot be right, before anything begins."""
+    check_startable(crew)
+    governed = CrewRun(
+        authority, subject, budget, name=name_of(crew) if name is None else name, on_deny=on_deny, **options
     )
+    if hasattr(crew, "kickoff"):
+        check_tools(crew, governed.gate.named_tools())
+    return governed
 
 
-def _name(crew: Any) -> str:
+def _ready(crew: Any, governed: CrewRun) -> Any:
+    """What has `kickoff`, now inside the run; the crew of a @CrewBase object is built there."""
+    if hasattr(crew, "kickoff"):
+        built = crew
+    else:
+        built = crew.crew()
+        check_tools(built, governed.gate.named_tools())
+    governed.claim(llms_of(built))
+    return built
+
+
+def name_of(crew: Any) -> str:
     named = getattr(crew, "name", None)
     return str(named) if isinstance(crew, Crew) and named else str(named or type(crew).__name__)
 

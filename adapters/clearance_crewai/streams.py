@@ -78,12 +78,14 @@ class Owner:
         self.run.end()
 
 
-def owned(stream: Any, owner: Owner) -> Any:
+def owned(stream: Any, owner: Owner, lacking: Callable[[], Any]) -> Any:
     """A stream of the same class for the user, that owns the run which `stream` works in.
 
     It holds `stream` and is not held by it, so it goes when its user lets it go; CrewAI's own is held by its worker.
+    `lacking` makes what a soft landing gives in place of its result: a list where it is of many inputs.
     """
-    reader = _AsyncReader(stream, owner) if stream._async_iterator is not None else _Reader(stream, owner)
+    kind = _Reader if stream._async_iterator is None else _AsyncReader
+    reader = kind(stream, owner, lacking)
     side = "sync_iterator" if isinstance(reader, _Reader) else "async_iterator"
     outer = type(stream)(**{side: reader})
     reader.outer = ref(outer)
@@ -93,9 +95,10 @@ def owned(stream: Any, owner: Owner) -> Any:
 class _Ownership:
     outer: Callable[[], Any]
 
-    def __init__(self, stream: Any, owner: Owner) -> None:
+    def __init__(self, stream: Any, owner: Owner, lacking: Callable[[], Any]) -> None:
         self._stream = stream
         self._owner = owner
+        self._lacking = lacking
         self._over = False
 
     def _end(self) -> None:
@@ -122,9 +125,9 @@ class _Ownership:
             self._owner.give_up()
         out: BaseException = run.leaving(error) or error
         if run.on_deny == "finish" and out is run.denial:
-            outer = self.outer()
+            outer, found = self.outer(), self._owner.finished(self._lacking())
             if outer is not None:
-                outer._set_result(self._owner.finished(None))
+                (outer._set_results if isinstance(found, list) else outer._set_result)(found)
             return None
         return out
 
@@ -135,8 +138,8 @@ class _Ownership:
 
 
 class _Reader(_Ownership):
-    def __init__(self, stream: Any, owner: Owner) -> None:
-        super().__init__(stream, owner)
+    def __init__(self, stream: Any, owner: Owner, lacking: Callable[[], Any]) -> None:
+        super().__init__(stream, owner, lacking)
         self._items = iter(stream)
 
     def __iter__(self) -> _Reader:
@@ -166,8 +169,8 @@ class _Reader(_Ownership):
 
 
 class _AsyncReader(_Ownership):
-    def __init__(self, stream: Any, owner: Owner) -> None:
-        super().__init__(stream, owner)
+    def __init__(self, stream: Any, owner: Owner, lacking: Callable[[], Any]) -> None:
+        super().__init__(stream, owner, lacking)
         self._items = aiter(stream)
 
     def __aiter__(self) -> _AsyncReader:

@@ -17,6 +17,7 @@ from clearance.errors import AuthorityUnavailable, ClearanceError, Denied, Stopp
 from clearance.guard import Permit
 from clearance.guard.context import permit_in_force
 from clearance.guard.outcome import Commit, Outcome, Release, outcome_of
+from clearance_crewai.errors import refusing
 from clearance_crewai.gate import Call, Who
 from clearance_crewai.report import CrewLine
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("clearance.crewai")
 
 _admission: ContextVar[Admission | None] = ContextVar("clearance_crew_tool", default=None)
+_refused: ContextVar[Admission | None] = ContextVar("clearance_crew_refused", default=None)
+"""The function of `available_functions` that was refused in the call of a model which goes on here."""
+
 _WATCH = "_clearance_watch"
 
 
@@ -52,6 +56,12 @@ class Admission:
     began: bool = False
     value: Any = None
     error: BaseException | None = None
+
+    @property
+    def words(self) -> str:
+        """What the model is told of a call that was refused."""
+        assert self.denied is not None, "asked only where it was refused"
+        return f"Denied: {self.denied.message}. Do not call {self.name} again."
 
     @property
     def is_open(self) -> bool:
@@ -130,6 +140,22 @@ class ToolCalls:
             self._finish(admitted)
         return admitted
 
+    def refused_function(self, admitted: Admission) -> None:
+        """CrewAI makes nothing of the error that stops it; whoever has called asks `answer_to_refused`."""
+        self.end(admitted.key)
+        _refused.set(admitted)
+
+    def answer_to_refused(self) -> str | None:
+        """The words for the model, None where nothing was refused here. Raises where the refusal ends the run."""
+        admitted = _refused.get()
+        if admitted is None or admitted.denied is None:
+            return None
+        _refused.set(None)
+        if admitted.ends:
+            refusal, why = refusing(admitted.denied)
+            raise refusal from why
+        return admitted.words
+
     def end_current(self) -> None:
         """The innermost call that runs here is over."""
         admitted = _admission.get()
@@ -163,6 +189,7 @@ class ToolCalls:
                 call.who.agent,
                 call.who.task,
                 call.action.kind,
+                "",
                 call.action.name,
                 permit.estimate.unit,
                 calls=1,

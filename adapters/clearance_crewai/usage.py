@@ -25,13 +25,18 @@ _ORDINARY_TIERS = (None, "", "auto", "default", "standard", "standard_only")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One model call before it is made; `max_output_tokens` is for each of `n` answers, None where nothing is set."""
+    """One model call before it is made; `max_output_tokens` is for each of `n` answers, None where nothing is set.
+
+    `priced` is False for an embedder that nobody pays by the token.
+    """
 
     model: str
     prompt_bytes: int
     max_output_tokens: int | None = None
     n: int = 1
     service_tier: str = ""
+    embedding: bool = False
+    priced: bool = True
 
     def estimate(self, prices: Prices) -> Amount:
         """The most that it can cost. Raises PriceUnknown, InvalidRequest."""
@@ -105,9 +110,15 @@ def _prompt(messages: Any) -> int:
 
 
 def _message(message: Any) -> int:
-    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(message, Mapping):
+        return _size(message)
+    content = message.get("content")
     images = sum(1 for block in content if _is_image(block)) if isinstance(content, list) else 0
-    return _size(message) + images * REFERRED_TOKENS
+    size = images * REFERRED_TOKENS
+    for name, value in message.items():
+        # Texts, which are most of a growing history, need not be put into JSON to be measured.
+        size += len(name) + (_bytes(value) if isinstance(value, str) else _size(value))
+    return size
 
 
 def _is_image(block: Any) -> bool:
@@ -117,8 +128,11 @@ def _is_image(block: Any) -> bool:
 def _size(value: Any) -> int:
     if not value:
         return 0
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_schema)
-    return len(text.encode("utf-8", "surrogatepass"))
+    return _bytes(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_schema))
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _schema(value: Any) -> Any:

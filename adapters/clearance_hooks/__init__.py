@@ -33,6 +33,7 @@ from clearance_hooks.plugin import ClearancePlugin
 from clearance_hooks.registry import Registry
 from clearance_hooks.results import (
     Allow,
+    Approved,
     Block,
     Caps,
     ModelOverride,
@@ -54,6 +55,7 @@ __all__ = [
     "AfterToolCall",
     "AgentEnd",
     "Allow",
+    "Approved",
     "BeforeAgentRun",
     "BeforeModelCall",
     "BeforeModelResolve",

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from clearance.errors import InvalidRequest
 from clearance.guard.process import current_pid
 from clearance_hooks.capabilities import Capabilities
 from clearance_hooks.denying import DenyingPlugin
 from clearance_hooks.hostconfig import Entry, HostConfig, load
 from clearance_hooks.plugin import PLUGIN_ID, ClearancePlugin
-from clearance_hooks.runner import Runner
+from clearance_hooks.registry import Registry
+from clearance_hooks.runner import Runner, place_of
+from clearance_hooks.settings import Settings
 from clearance_hooks.specs import ENTRY_POINTS, HOOKS
 
 log = logging.getLogger("clearance.hooks")
+
+CONFIGURATION = "configuration"
+"""The id of what denies because of the file, whichever plugin it is about."""
+_FIRST = 1_000_000
+"""Asked before everybody else, so that nobody does anything for what is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,58 +79,102 @@ def activate(
     see is held once. `authority` and `prices` stand in for those of the settings.
     """
     runner = runner or Runner(capabilities=capabilities)
-    for warning in config.warnings:
-        log.warning("%s", warning)
-    for entry in config.entries:
-        _register(runner, entry, capabilities, authority, prices)
-    return runner
 
-
-def _register(runner: Runner, entry: Entry, capabilities: Capabilities, authority: Any, prices: Any) -> None:
-    plugin = _plugin(entry, capabilities, authority, prices)
-    if plugin is None:
-        return
-    new = runner.register(
-        plugin, id=entry.id, priority=entry.priority, on_error=entry.on_error, timeout_ms=entry.timeout_ms
-    )
-    if isinstance(plugin, ClearancePlugin) and new:
-        plugin.bind(runner)
-
-
-def _plugin(entry: Entry, capabilities: Capabilities, authority: Any, prices: Any) -> Any:
-    if entry.problems:
-        return _denying(entry.id, "; ".join(str(problem) for problem in entry.problems))
-    if entry.settings is not None:
-        settings = entry.settings
+    def make(settings: Settings) -> ClearancePlugin:
         key = (settings.fingerprint, capabilities.id, id(authority), id(prices))
         plugin, number = _shared.get(
             key, lambda: ClearancePlugin(settings, capabilities, authority=authority, prices=prices)
         )
         _banner(plugin, capabilities, number)
         return plugin
-    return _foreign(entry)
+
+    for warning in config.warnings:
+        log.warning("%s", warning)
+    found = stands_in(config, make)
+    if not found and _shared.first_time(f"nothing:{config.file}"):
+        log.warning("%s enables no plugin: nothing is gated in %s", config.file, capabilities.name)
+    for it in found:
+        _register(runner, it)
+    return runner
 
 
-def _foreign(entry: Entry) -> Any:
-    """A plugin of somebody else. `required: true` makes one that cannot be loaded deny."""
-    point = installed().get(entry.id)
+@dataclass(frozen=True, slots=True)
+class StandsIn:
+    """What is registered for an entry: its plugin, or what denies in its place. None: the host goes on without it.
+
+    `why` is there when the plugin itself cannot work.
+    """
+
+    entry: Entry
+    plugin: Any
+    why: str = ""
+
+
+def stands_in(config: HostConfig, make: Callable[[Settings], ClearancePlugin]) -> list[StandsIn]:
+    """The one rule of what becomes of a configuration, for hosts and for the doctor. Plugins of others are loaded.
+
+    A problem anywhere may be what keeps a guard from its work: then one plugin that denies stands in for all.
+    """
+    problems = [*config.problems, *(it for entry in config.entries for it in entry.problems)]
+    if problems:
+        why = "; ".join(dict.fromkeys(str(problem) for problem in problems))
+        text = f"The plugins of this host are not configured correctly, so everything is denied: {why}"
+        return [StandsIn(Entry(CONFIGURATION, _FIRST), DenyingPlugin(CONFIGURATION, why, text), why)]
+    return [_stands_in(entry, make) for entry in config.entries]
+
+
+def _stands_in(entry: Entry, make: Callable[[Settings], ClearancePlugin]) -> StandsIn:
+    if entry.settings is not None:
+        return StandsIn(entry, make(entry.settings))
+    plugin, why = None, ""
     try:
-        if point is None:
-            raise LookupError("it is not installed")
-        made = point.load()
-        return made(entry.config) if callable(made) else made
-    except Exception as error:
-        why = f"plugins.entries.{entry.id}: cannot be loaded ({type(error).__name__})"
-        if entry.required:
-            return _denying(entry.id, why)
-        log.error("%s; the host goes on without it", why)
-        return None
+        point = installed().get(entry.id)
+        plugin = None if point is None else _made(point, entry)
+        why = f"is not installed; allowed: {', '.join(installed())}" if point is None else _misfit(plugin, entry.id)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also an exit: a plugin must not take the host with it, nor be let pass
+        why = f"cannot be loaded ({type(error).__name__}){place_of(error)}"
+    if not why:
+        return StandsIn(entry, plugin)
+    why = f"plugins.entries.{entry.id}: {why}"
+    return StandsIn(entry, DenyingPlugin(entry.id, why) if entry.required else None, why)
 
 
-def _denying(id: str, reason: str) -> DenyingPlugin:
-    if _shared.first_time(f"{id}:{reason}"):
-        log.error("the plugin %s is enabled, but cannot work, so everything is denied: %s", id, reason)
-    return DenyingPlugin(id, reason)
+def _made(point: EntryPoint, entry: Entry) -> Any:
+    """A plugin of somebody else: the entry point itself, or what it makes of its configuration."""
+    made = point.load()
+    plugin = made(entry.config) if callable(made) else made
+    if isinstance(plugin, Coroutine):
+        plugin.close()
+    return plugin
+
+
+def _misfit(plugin: Any, id: str) -> str:
+    """Why this is no plugin, "" if it is one."""
+    try:
+        Registry().register(plugin, id=id)
+    except InvalidRequest as error:
+        return error.message
+    return ""
+
+
+def _register(runner: Runner, found: StandsIn) -> None:
+    entry, plugin = found.entry, found.plugin
+    if found.why and _shared.first_time(f"{entry.id}:{found.why}"):
+        log.error("%s", f"{found.why}; the host goes on without it" if plugin is None else plugin.text)
+    if plugin is None:
+        return
+    try:
+        new = runner.register(
+            plugin, id=entry.id, priority=entry.priority, on_error=entry.on_error, timeout_ms=entry.timeout_ms
+        )
+    except InvalidRequest as error:  # it does not go with what is registered already
+        plugin = DenyingPlugin(entry.id, error.message)
+        log.error("%s", plugin.text)
+        new = runner.register(plugin, priority=_FIRST)
+    if isinstance(plugin, ClearancePlugin) and new:
+        plugin.bind(runner)
 
 
 def _banner(plugin: ClearancePlugin, capabilities: Capabilities, number: int) -> None:

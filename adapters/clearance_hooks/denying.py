@@ -10,12 +10,13 @@ NOT_ARMED = "GUARD_NOT_ARMED"
 
 
 class DenyingPlugin:
-    """Every gate blocks. `reason` is one sentence without secrets."""
+    """Every gate blocks. `reason` is one sentence without secrets; `text` is the whole of what is said."""
 
-    def __init__(self, id: str, reason: str) -> None:
+    def __init__(self, id: str, reason: str, text: str = "") -> None:
         self.id = id
         self.reason = reason
-        self._block = Block(NOT_ARMED, f"The plugin {id} is enabled, but cannot work: {reason}")
+        self.text = text or f"The plugin {id} is enabled, but cannot work: {reason}"
+        self._block = Block(NOT_ARMED, self.text)
 
     @hookimpl
     @inline

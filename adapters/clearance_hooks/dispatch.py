@@ -23,6 +23,7 @@ from clearance_hooks.events import (
     HookContext,
     copied,
     isolated,
+    params_problem,
 )
 from clearance_hooks.registry import Impl, Registry
 from clearance_hooks.specs import HOOKS
@@ -31,7 +32,7 @@ T = TypeVar("T")
 log = logging.getLogger("clearance.hooks")
 
 HOOK_FAILED, HOOK_TIMEOUT, AUTHORITY_UNAVAILABLE = "HOOK_FAILED", "HOOK_TIMEOUT", "AUTHORITY_UNAVAILABLE"
-CANNOT_APPLY, APPROVAL_REQUIRED = "CANNOT_APPLY", "APPROVAL_REQUIRED"
+CANNOT_APPLY, APPROVAL_REQUIRED, BAD_ARGUMENTS = "CANNOT_APPLY", "APPROVAL_REQUIRED", "BAD_ARGUMENTS"
 
 
 class Invoke(NamedTuple):
@@ -95,6 +96,9 @@ class Dispatcher:
         return re.ModelVerdict(block=block)
 
     def tool_call(self, event: BeforeToolCall, ctx: HookContext) -> Dispatch[re.ToolVerdict]:
+        if problem := params_problem(event.params):
+            refused = re.Block(BAD_ARGUMENTS, f"The arguments of the tool {event.tool} {problem}.")
+            return (yield from self._tool_blocked(replace(event, params={}), ctx, refused))
         now, approval = event, None
         for impl in self.registry.impls("before_tool_call"):
             answer = self._gate_answer(impl, (yield Invoke(impl, {"event": isolated(now), "ctx": ctx})))
@@ -117,6 +121,8 @@ class Dispatcher:
         """The answer, or a Block in the place of none."""
         if isinstance(answer, Failure):
             return self._failed_gate(impl, answer)
+        if isinstance(answer, re.Patch) and (problem := params_problem(answer.params)):
+            return self._failed_gate(impl, Failure(HOOK_FAILED, f"answered arguments that {problem}"))
         if answer is None or isinstance(answer, HOOKS[impl.hook].answers):
             return answer
         return self._failed_gate(impl, _garbage(impl, answer))

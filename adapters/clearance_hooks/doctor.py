@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from clearance.connecting import API_KEY_VARIABLE, LocalAuthority, default_place, is_server, ledger_file, open_ledger
 from clearance.errors import ClearanceError, Denied, InvalidRequest, UnitMismatch
 from clearance.model.action import Action
 from clearance.model.amount import Amount, Unit
-from clearance_hooks.activation import inspect, installed
-from clearance_hooks.capabilities import HERMES, Capabilities
+from clearance.store.sqlite import MEMORY
+from clearance_hooks.activation import StandsIn, inspect, installed, stands_in
+from clearance_hooks.capabilities import HERMES, OPENCLAW, Capabilities
+from clearance_hooks.denying import DenyingPlugin
 from clearance_hooks.documents import VARIABLE, read
-from clearance_hooks.hostconfig import Entry, HostConfig, load
+from clearance_hooks.hostconfig import HostConfig, load
+from clearance_hooks.openclaw.entry import TENANT_OF_THE_KEY, own_entry
 from clearance_hooks.plugin import PLUGIN_ID, ClearancePlugin
+from clearance_hooks.settings import Settings
 from clearance_hooks.specs import GATES
+
+if TYPE_CHECKING:
+    from clearance.remote import RemoteAuthority
 
 Level = Literal["ok", "warn", "fail"]
 PACKAGES = {"pydantic-ai": "pydantic_ai", "hermes": "hermes_cli"}
 """Host -> a module that is there when the host is installed in this Python."""
 HERMES_ENTRY_POINTS = "hermes_agent.plugins"
+_LIST = f"plugins.enabled: [{PLUGIN_ID}]"
 _GATE_OF = {"before_agent_run": "turn", "before_model_call": "model_call", "before_tool_call": "tool"}
 
 
@@ -37,14 +47,13 @@ def examine(path: Path, host: Capabilities, environ: Mapping[str, str] | None = 
     """All findings for one host's configuration file. The authority is asked, and nothing is changed."""
     variables = os.environ if environ is None else environ
     config = _loaded(path, host, variables)
-    entry = config.entry(PLUGIN_ID)
-    findings = [*_plugin(host), *_config(config, entry, path)]
-    if entry is None:
-        return findings
+    found = stands_in(config, lambda settings: ClearancePlugin(settings, host))
+    findings = [*_plugin(host), *_listed(path, host), *_config(config, found, path)]
     findings += _secrets(path, variables)
-    findings += _gates(entry, host)
-    if entry.settings is not None and not entry.problems:
-        findings += _authority(ClearancePlugin(entry.settings, host))
+    findings += _gates(found, host)
+    for it in found:
+        if isinstance(it.plugin, ClearancePlugin):
+            findings += _asked(it.plugin, variables)
     return findings
 
 
@@ -53,7 +62,8 @@ def _loaded(path: Path, host: Capabilities, environ: Mapping[str, str]) -> HostC
         from clearance_hooks.hosts.hermes import load as load_hermes
 
         return load_hermes(path, environ)
-    return load(path, host, environ=environ, known=tuple(installed()))
+    shape = own_entry if host is OPENCLAW else None
+    return load(path, host, environ=environ, known=tuple(installed()), shape=shape)
 
 
 def _plugin(host: Capabilities) -> Iterator[Finding]:
@@ -73,19 +83,52 @@ def _plugin(host: Capabilities) -> Iterator[Finding]:
         yield Finding("entry point", level, text, "" if found else "pip install clearance where Hermes runs")
 
 
-def _config(config: HostConfig, entry: Entry | None, path: Path) -> Iterator[Finding]:
+def _listed(path: Path, host: Capabilities) -> Iterator[Finding]:
+    """Hermes loads only what its own list names."""
+    if host is not HERMES:
+        return
+    try:
+        value, _ = read(path)
+    except InvalidRequest:
+        return
+    enabled, disabled = _names(value, "enabled"), _names(value, "disabled")
+    if PLUGIN_ID not in enabled:
+        near = difflib.get_close_matches(PLUGIN_ID, enabled, n=1)
+        said = f"plugins.enabled does not name {PLUGIN_ID}" + (f", but {near[0]}" if near else "")
+        yield Finding("loaded", "fail", f"{said}: Hermes does not load it, and nothing is gated", _LIST)
+    elif PLUGIN_ID in disabled:
+        yield Finding("loaded", "fail", f"plugins.disabled names {PLUGIN_ID}: nothing is gated", "take it out")
+
+
+def _names(value: Any, name: str) -> list[str]:
+    plugins = value.get("plugins") if isinstance(value, Mapping) else None
+    names = plugins.get(name) if isinstance(plugins, Mapping) else None
+    return [it for it in names if isinstance(it, str)] if isinstance(names, list) else []
+
+
+def _config(config: HostConfig, found: list[StandsIn], path: Path) -> Iterator[Finding]:
+    until = f"correct {path}; until then everything is denied"
     for problem in config.problems:
-        yield Finding("configuration", "fail", str(problem), f"correct {path}; until then everything is denied")
+        yield Finding("configuration", "fail", str(problem), until)
     for warning in config.warnings:
         yield Finding("configuration", "warn", str(warning))
+    for it in () if config.problems else found:
+        if it.why and it.plugin is None:
+            yield Finding(f"plugin {it.entry.id}", "warn", f"{it.why}; the host goes on without it")
+        elif it.why:
+            yield Finding(f"plugin {it.entry.id}", "fail", it.why, f"correct it or {path}; until then all is denied")
+        if it.entry.on_error == "allow":
+            todo = "on_error: deny, unless work must go on at any price"
+            yield Finding("on_error", "warn", f"what the plugin {it.entry.id} cannot check is allowed", todo)
+    entry = config.entry(PLUGIN_ID)
+    if config.problems:
+        return
     if entry is None:
         todo = f"add plugins.entries.{PLUGIN_ID} with enabled: true"
-        yield Finding("enabled", "fail", "Clearance is not enabled here: nothing is gated", todo)
-    elif not config.problems:
+        gated = "" if found else ": nothing is gated"
+        yield Finding("enabled", "fail", f"Clearance is not enabled here{gated}", todo)
+    else:
         yield Finding("enabled", "ok", f"plugins.entries.{PLUGIN_ID}, asked at priority {entry.priority}")
-        if entry.on_error == "allow":
-            todo = "on_error: deny, unless work must go on at any price"
-            yield Finding("on_error", "warn", "what the plugin cannot check is allowed", todo)
 
 
 def _secrets(path: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -118,26 +161,80 @@ def _names_in(value: Any) -> Iterator[str]:
             yield from _names_in(inner)
 
 
-def _gates(entry: Entry, host: Capabilities) -> Iterator[Finding]:
+def _gates(found: list[StandsIn], host: Capabilities) -> Iterator[Finding]:
+    denies = any(isinstance(it.plugin, DenyingPlugin) for it in found)
+    if not denies and not any(isinstance(it.plugin, ClearancePlugin) for it in found):
+        return
     for gate in GATES:
         what = _GATE_OF[gate]
         if not getattr(host, what):
             yield Finding(f"gate {what}", "warn", f"{host.name} has no such gate", "see docs/hosts")
-        elif entry.problems:
+        elif denies:
             yield Finding(f"gate {what}", "ok", "armed: denies everything, see above")
         else:
             yield Finding(f"gate {what}", "ok", "armed")
 
 
+def _asked(plugin: ClearancePlugin, environ: Mapping[str, str]) -> Iterator[Finding]:
+    settings = plugin.settings
+    if settings.subject.tenant == TENANT_OF_THE_KEY:
+        yield Finding("authority", "ok", "is asked by `clearance openclaw doctor`")
+        return
+    try:
+        authority = _opened(settings, environ)
+    except ClearanceError as error:
+        yield Finding("authority", "fail", f"cannot be asked: {error.message}", "see authority: in the entry's config")
+        return
+    if authority is None:
+        todo = (
+            f"correct authority.url, or clearance budget set {settings.subject.scope_path} 50.00 --ledger URL makes it"
+        )
+        yield Finding("authority", "fail", "there is no such ledger, so everything is denied", todo)
+        return
+    try:
+        yield from _authority(ClearancePlugin(settings, plugin.capabilities, authority=authority))
+    finally:
+        authority.close()
+
+
+def _opened(settings: Settings, environ: Mapping[str, str]) -> LocalAuthority | RemoteAuthority | None:
+    """The authority as it is: nothing is made and nothing changed. None: a ledger that does not exist."""
+    url = settings.url or default_place()[0]
+    if is_server(url):
+        from clearance.remote import RemoteAuthority
+
+        key = environ.get(API_KEY_VARIABLE, "") if settings.token is None else settings.token.reveal()
+        return RemoteAuthority(url, api_key=key, journal=None)
+    if url.startswith(("postgresql://", "postgres://")):
+        try:
+            from clearance.store.postgres import PostgresStore
+        except ImportError as error:
+            raise InvalidRequest("url", f"PostgreSQL needs {error.name}", "pip install 'clearance[postgres]'") from None
+        return LocalAuthority(PostgresStore(url, migrate=False))
+    file = ledger_file(url)
+    is_there = file == MEMORY or _has_content(Path(file).expanduser())
+    return open_ledger(url) if is_there else None
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # opening it says what is wrong
+
+
 def _authority(plugin: ClearancePlugin) -> Iterator[Finding]:
-    """One question that holds nothing."""
+    """One question that holds nothing: is there what a run holds?"""
     subject = plugin.settings.subject
+    wanted = plugin.settings.run_budget or Amount(unit=Unit.USD_MICROCENTS, amount=0)
     try:
         authority = plugin.ready().authority
-        nothing = Amount(unit=Unit.USD_MICROCENTS, amount=0)
-        decision = authority.dry_run(subject, Action(kind="llm.completion", name="doctor"), nothing)
+        decision = authority.dry_run(subject, Action(kind="llm.completion", name="doctor"), wanted)
     except UnitMismatch:
-        yield Finding("authority", "ok", f"answers; {subject.scope_path} has no budget in USD")
+        text = f"answers, and denies what costs USD: {subject.scope_path} has no budget in it"
+        yield Finding("authority", "warn", text, f"clearance budget set {subject.scope_path} 50.00")
     except Denied as error:
         yield Finding("authority", "warn", f"answers, and denies now: {error.message}")
     except ClearanceError as error:
@@ -147,8 +244,6 @@ def _authority(plugin: ClearancePlugin) -> Iterator[Finding]:
             yield Finding("authority", "ok", f"answers for {subject.scope_path}")
         else:
             yield Finding("authority", "warn", f"answers, and denies now: {decision.message}")
-    finally:
-        plugin.close()
 
 
 def table(host: Capabilities) -> list[tuple[str, str]]:

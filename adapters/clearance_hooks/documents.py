@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from clearance.config.document import MAX_BYTES
+from clearance.config.document import MAX_BYTES, MAX_DEPTH
 from clearance.config.document import read as read_yaml
 from clearance.config.problems import Path, Report, Unquoted
 from clearance.errors import InvalidRequest
 from clearance_hooks.secret import Interpolated
 
 FORMATS = (".yaml", ".yml", ".json", ".toml")
-VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 
 
@@ -28,7 +29,9 @@ def read(path: FilePath) -> tuple[Any, Report]:
         return document.value, report
     report = Report(str(path), {})
     try:
-        return (_json(text, report) if path.suffix.lower() == ".json" else _toml(text)), report
+        value = _json(text) if path.suffix.lower() == ".json" else _toml(text)
+        _check(value, (), report)
+        return value, report
     except (ValueError, RecursionError) as error:  # of both parsers
         report.refuse((), f"is not {path.suffix[1:].upper()}: {_what(error)}")
         return None, report
@@ -49,14 +52,36 @@ def _text(path: FilePath) -> str:
         raise InvalidRequest("config", f"{path} is not UTF-8 text", "UTF-8") from None
 
 
-def _json(text: str, report: Report) -> Any:
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in found]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            report.refuse((), f"has the key {name!r} twice in one object", "each key once")
-        return dict(found)
+class _Object(dict[str, Any]):
+    """`twice`: the keys that stand in it more than once, of which a mapping keeps the last."""
 
-    return json.loads(text, object_pairs_hook=pairs, parse_float=Unquoted, parse_constant=Unquoted)
+    twice: tuple[str, ...] = ()
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object, parse_float=Unquoted, parse_constant=Unquoted)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    made = _Object(pairs)
+    if len(made) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        made.twice = tuple(name for name, count in counts.items() if count > 1)
+    return made
+
+
+def _check(value: Any, path: Path, report: Report) -> None:
+    """Refuses keys that are there twice. Raises ValueError for what is nested too deeply."""
+    if len(path) > MAX_DEPTH:
+        raise ValueError(f"it is nested too deeply; allowed: {MAX_DEPTH} levels")
+    if isinstance(value, _Object):
+        for key in value.twice:
+            report.refuse((*path, key), "is there twice", "each key once")
+    inner: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, found in inner:
+        _check(found, (*path, name), report)
 
 
 def _toml(text: str) -> Any:
@@ -88,6 +113,10 @@ def _filled(text: str, path: Path, report: Report, environ: Mapping[str, str]) -
 def _filler(path: Path, report: Report, environ: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
     def fill(match: re.Match[str]) -> str:
         name = match[1]
+        if name is None and match[0] == "${":
+            problem = f"the ${{ at character {match.start() + 1} has no }}"
+            report.refuse(path, problem, "${NAME}; $${ for a plain ${")
+            return ""
         if name is None:
             return "${"
         if not _NAME.fullmatch(name):

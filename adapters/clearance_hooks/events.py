@@ -5,11 +5,13 @@ Times are in ms, token counts are whole numbers. Names are OpenClaw's where it h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from clearance.errors import InvalidRequest
 from clearance.pricing.usage import Usage
 
 CallOutcome = Literal["ok", "error", "cancelled", "blocked"]
@@ -126,12 +128,20 @@ class BeforeToolCall:
         params: its arguments, JSON-able. Every handler gets a copy of its own.
         tool_call_id: unique among the tool calls of this attempt of the run that are in flight.
         approved_by: who has approved this call, when it is asked for the second time.
+
+    No arguments (None) are {}. Arguments of another kind are kept as they are: the gate refuses the call.
     """
 
     tool: str
     params: Mapping[str, Any] = field(default_factory=dict)
     tool_call_id: str = ""
     approved_by: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.params is None:
+            object.__setattr__(self, "params", {})
+        if self.approved_by is not None and not (isinstance(self.approved_by, str) and self.approved_by.strip()):
+            raise InvalidRequest("approved_by", f"{self.approved_by!r} names nobody", "a name, or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +157,8 @@ class AfterToolCall:
 
     def __post_init__(self) -> None:
         _one_of(self.outcome, TOOL_OUTCOMES)
+        if not isinstance(self.result_meta, Mapping):
+            raise InvalidRequest("result_meta", f"is a {type(self.result_meta).__name__}", "a mapping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +202,21 @@ def isolated(event: Any) -> Any:
     return event
 
 
+def params_problem(params: object) -> str | None:
+    """Why nobody can be asked about these arguments of a tool."""
+    if not isinstance(params, Mapping):
+        return f"are a {type(params).__name__}, not a mapping from names to values"
+    if not all(isinstance(name, str) for name in params):
+        return "have a name that is not text"
+    if all(isinstance(value, _PLAIN) for value in params.values()):
+        return None
+    try:
+        json.dumps(copied(params), default=str)
+    except Exception as error:  # of whatever the values are
+        return f"cannot be copied and written down ({type(error).__name__})"
+    return None
+
+
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:
     plain = dict(values)
     return plain if all(isinstance(value, _PLAIN) for value in plain.values()) else deepcopy(plain)
@@ -197,6 +224,4 @@ def copied(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_of(outcome: str, allowed: tuple[str, ...]) -> None:
     if outcome not in allowed:
-        from clearance.errors import InvalidRequest
-
         raise InvalidRequest("outcome", f"{outcome!r} is unknown", ", ".join(allowed))

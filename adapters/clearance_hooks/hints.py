@@ -10,7 +10,7 @@ from clearance.model.amount import Amount, Unit
 from clearance.model.caps import Caps
 from clearance.model.results import Decision
 from clearance_hooks.events import HookContext
-from clearance_hooks.holding import MODEL, Holder, subject_for
+from clearance_hooks.holding import MODEL, Holder, allows_model, cheaper_models, subject_for
 from clearance_hooks.turns import Turn
 
 _LOOK = Action(kind=MODEL, name="outlook")
@@ -39,6 +39,17 @@ def outlook(holder: Holder, turn: Turn, ctx: HookContext) -> Outlook:
 def _share_left(decision: Decision) -> int | None:
     shares = [100 * max(0, it.remaining) // it.allocated for it in decision.balances if it.allocated > 0]
     return min(shares, default=None)
+
+
+def other_model(holder: Holder, wanted: str, outlook: Outlook) -> str | None:
+    """What a run is to use in the place of a model: one that the caps allow, or the next of the chain when little is
+    left. None: as it was asked for. Nothing is held for it: the gates decide."""
+    if outlook.caps is not None and not allows_model(outlook.caps, wanted):
+        return holder.first_priced(outlook.caps.models)
+    below, left = holder.settings.downgrade.below_percent, outlook.share_left
+    if below is None or left is None or left >= below:
+        return None
+    return holder.first_priced(cheaper_models(holder.settings, wanted))
 
 
 def tools_allowed(caps: Caps | None, offered: tuple[str, ...]) -> tuple[str, ...] | None:

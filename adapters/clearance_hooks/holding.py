@@ -6,12 +6,20 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from clearance.authority.interface import Authority
-from clearance.errors import BudgetExceeded, CapsViolated, ClearanceError, Denied, InvalidRequest, UnitMismatch
+from clearance.errors import (
+    BudgetExceeded,
+    CapsViolated,
+    ClearanceError,
+    Denied,
+    InvalidRequest,
+    PriceUnknown,
+    UnitMismatch,
+)
 from clearance.guard import Outcome, Permit, Release, outcome_of
 from clearance.guard.admission import open_permit
 from clearance.model.action import Action
@@ -29,6 +37,7 @@ log = logging.getLogger("clearance.hooks")
 MODEL = "llm.completion"
 UNNAMED = "unnamed"
 _MAX_NAME = 256
+_MAX_SKIPPED = 100
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_.-]+")
 _NOTHING = Amount(unit=Unit.USD_MICROCENTS, amount=0)
 
@@ -63,6 +72,8 @@ class Holder:
     settings: Settings
     prices: Prices
     may_downgrade: bool
+    skipped: set[str] = field(default_factory=set, compare=False)
+    """Models of which was said already that they have no price."""
 
     # --- model calls
 
@@ -77,8 +88,10 @@ class Holder:
             tried.append(model)
             try:
                 permit = self._model_permit(model, event, ctx, turn)
-            except BudgetExceeded as error:
+            except (BudgetExceeded, PriceUnknown) as error:
                 refusal = refusal or error
+                if isinstance(error, PriceUnknown) and candidates:
+                    self._say_skipped(model)
                 continue
             caps = permit.caps
             if caps is None or allows_model(caps, model):
@@ -92,6 +105,26 @@ class Holder:
                 candidates += [name for name in caps.models if name not in tried and name not in candidates]
         assert refusal is not None, "there is always a candidate"
         raise refusal
+
+    def first_priced(self, models: Iterable[str]) -> str | None:
+        """The first of these that a call could be held for. A host may have the name without its `provider/`."""
+        for model in models:
+            if self._has_price(model) or ("/" in model and self._has_price(model.partition("/")[2])):
+                return model
+            self._say_skipped(model)
+        return None
+
+    def _has_price(self, model: str) -> bool:
+        try:
+            self.prices.rates(model)
+        except (PriceUnknown, InvalidRequest):
+            return False
+        return True
+
+    def _say_skipped(self, model: str) -> None:
+        if model not in self.skipped and len(self.skipped) < _MAX_SKIPPED:
+            self.skipped.add(model)
+            log.warning("the model %r has no price; it is passed over for the next that may be used", model)
 
     def _ladder(self, asked: str, turn: Turn) -> Iterator[str]:
         cheaper = cheaper_models(self.settings, asked) if self.may_downgrade else ()

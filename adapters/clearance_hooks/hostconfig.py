@@ -2,41 +2,49 @@
 
     plugins:
       enabled: true
-      allow: [clearance]                 # only these; absent: all that are enabled
-      deny: []                           # goes before everything else
+      allow: [clearance]                 # every enabled entry must be here; absent: no such list
+      deny: []                           # switched off, whatever their entries say
       entries:
         clearance:
           enabled: true
           priority: -1000                # higher is asked first
           on_error: deny                 # or allow, which is logged and counted
           timeout_ms: 5000
-          required: true                 # a plugin that cannot be loaded denies
+          required: true                 # false: the host may go on without a plugin that cannot be loaded
           config:
             authority: {url: "${CLEARANCE_URL}", token: "${CLEARANCE_API_KEY}"}
             tenant: acme
 
 `load` reads; nothing is opened and nobody is asked. `activate` (in `clearance_hooks.activation`) does the rest.
+
+Whatever is wrong may be what keeps a guard from its work, so one problem denies everything until it is corrected. Only
+what is switched off (`enabled: false`, `deny`) is not looked at.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from clearance.config.problems import ConfigInvalid, Path, Problem, Report, shown
+from clearance.config.problems import ConfigInvalid, Path, Problem, Report, dotted, shown
+from clearance.errors import InvalidRequest
 from clearance_hooks.capabilities import Capabilities
 from clearance_hooks.documents import interpolated, read
+from clearance_hooks.misplaced import entries_elsewhere, like_the_section
 from clearance_hooks.plugin import PLUGIN_ID, PRIORITY
-from clearance_hooks.registry import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, OnError
+from clearance_hooks.registry import DEFAULT_TIMEOUT_MS, MAX_PLUGINS, MAX_TIMEOUT_MS, OnError
 from clearance_hooks.settings import Settings, read_settings
 
 _KEYS = ("enabled", "allow", "deny", "entries")
 _ENTRY_KEYS = ("enabled", "priority", "on_error", "timeout_ms", "required", "config")
 _ENTRIES: Path = ("plugins", "entries")
+
+Shape = Callable[[Any, Report], Any]
+"""Makes the section `plugins` of a host's own file the one that is read here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """What was read. `problems` are all that were found, `warnings` keep nobody from working."""
+    """What was read. With `problems` everything is denied; `warnings` keep nobody from working."""
 
     file: str
     entries: tuple[Entry, ...] = ()
@@ -77,14 +85,13 @@ def load(
     *,
     environ: Mapping[str, str] | None = None,
     known: Iterable[str] = (PLUGIN_ID,),
+    shape: Shape | None = None,
 ) -> HostConfig:
     """Read a host's configuration file. Never raises for what is wrong in it: see `HostConfig.problems`.
 
     A file that cannot be read at all has one problem and, as it may well have enabled the guard, one entry that
     denies. `known` are the ids of the plugins that are installed.
     """
-    from clearance.errors import InvalidRequest
-
     try:
         value, report = read(FilePath(path))
     except InvalidRequest as error:
@@ -92,7 +99,8 @@ def load(
         return _unreadable(str(path), problem)
     if any(not place for place, _ in report.found):
         return _unreadable(str(path), report.found[0][1])
-    return parse(value, report, capabilities, environ=environ, known=known)
+    shaped = value if shape is None else shape(value, report)
+    return parse(shaped, report, capabilities, environ=environ, known=known)
 
 
 def parse(
@@ -104,16 +112,15 @@ def parse(
     known: Iterable[str] = (PLUGIN_ID,),
 ) -> HostConfig:
     """`load` for values that a host has read itself; `report` gets the problems."""
-    whole = value if isinstance(value, Mapping) else {}
-    if whole.get("plugins") is None:
-        return HostConfig(report.file)
-    warnings = Report(report.file, report.lines)
-    given = report.mapping(whole["plugins"], ("plugins",), _KEYS)
-    if given is None:
+    report.found = [it for it in report.found if it[0][:1] in ((), ("plugins",))]  # the rest of the file is the host's
+    whole = {} if value is None else value
+    if not isinstance(whole, Mapping):
+        report.refuse((), f"{shown(whole)} is not a mapping", "a mapping with plugins")
         return _unreadable(report.file, report.found[-1][1])
+    warnings = Report(report.file, report.lines)
     reader = _Reader(report, warnings, capabilities, os.environ if environ is None else environ, tuple(known))
-    entries = reader.entries(given)
-    problems = tuple(problem for place, problem in report.found if not place or place[0] == "plugins")
+    entries = reader.plugins(whole)
+    problems = tuple(problem for _, problem in report.found)
     return HostConfig(report.file, entries, problems, tuple(problem for _, problem in warnings.found))
 
 
@@ -129,31 +136,64 @@ class _Reader:
     environ: Mapping[str, str]
     known: tuple[str, ...]
 
-    def entries(self, given: Mapping[str, Any]) -> tuple[Entry, ...]:
-        enabled = self._truth(given, ("plugins",), "enabled", True)
-        allow, deny = self._ids(given, "allow"), self._ids(given, "deny")
+    def plugins(self, whole: Mapping[str, Any]) -> tuple[Entry, ...]:
+        section = whole.get("plugins")
+        given = self.report.mapping({} if section is None else section, ("plugins",), _KEYS)
+        if given is not None and not self._truth(given, ("plugins",), "enabled", True):
+            self._forget_all_but(("plugins",), ("plugins", "enabled"))
+            return ()
+        given = given or {}
         raw = given.get("entries")
         if raw is not None and not isinstance(raw, Mapping):
             self.report.refuse(_ENTRIES, f"{shown(raw)} is not a mapping", "a mapping from a plugin's id to its entry")
-            return (Entry(PLUGIN_ID, PRIORITY, problems=(self.report.found[-1][1],)),) if enabled else ()
-        for id in sorted({*(raw or {}), *(allow or ()), *deny} - {*self.known}):
-            self._unknown(id, ("plugins", "entries", id) if id in (raw or {}) else ("plugins",))
-        chosen = [id for id in raw or {} if id not in deny and (allow is None or id in allow)]
-        found = [self._entry(id, (raw or {})[id]) for id in chosen] if enabled else []
+        present = raw if isinstance(raw, Mapping) else {}
+        self._elsewhere(whole, section is None, present)
+        return self._entries(present, self._ids(given, "allow"), self._ids(given, "deny") or ())
+
+    def _entries(
+        self, raw: Mapping[str, Any], allow: tuple[str, ...] | None, deny: tuple[str, ...]
+    ) -> tuple[Entry, ...]:
+        for id in deny:
+            self._forget_all_but((*_ENTRIES, id))
+            if id not in self.known:
+                self._unknown(self.warnings, id, ("plugins", "deny"))
+        for id in (id for id in allow or () if id not in raw and id not in deny):
+            self._allowed_only(id, raw)
+        if len(raw) > MAX_PLUGINS:
+            self.report.refuse(_ENTRIES, f"has {len(raw)} entries", f"at most {MAX_PLUGINS}")
+            return ()
+        found = [self._entry(id, raw[id], allow) for id in raw if id not in deny]
         return tuple(entry for entry in found if entry is not None)
 
-    def _entry(self, id: str, value: Any) -> Entry | None:
+    def _elsewhere(self, whole: Mapping[str, Any], is_missing: bool, present: Mapping[str, Any]) -> None:
+        """Something that was meant to be read here and stands where nobody reads it."""
+        for path in entries_elsewhere(whole, [id for id in self.known if id not in present]):
+            self.report.refuse(path, "is not read here", f"{dotted((*_ENTRIES, path[-1]))}")
+        for key in like_the_section(whole) if is_missing else ():
+            problem = "is not read; did you mean plugins?"
+            self.report.refuse((key,), problem, "plugins, or plugins: {enabled: false} beside a key of the host's own")
+
+    def _entry(self, id: str, value: Any, allow: tuple[str, ...] | None) -> Entry | None:
         path = (*_ENTRIES, id)
         before = len(self.report.found)
         given = self.report.mapping({} if value is None else value, path, _ENTRY_KEYS)
         if given is not None and not self._truth(given, path, "enabled", True):
-            del self.report.found[before:]  # what is switched off harms nobody
+            self._forget_all_but((*_ENTRIES, id), (*_ENTRIES, id, "enabled"))  # what is switched off harms nobody
             return None
         given = given or {}
         own = id == PLUGIN_ID
         place = (*path, "config")
+        required = self._truth(given, path, "required", True)
+        if id not in self.known:
+            self._unknown(self.report if required else self.warnings, id, path)
+        if allow is not None and id not in allow:
+            allowed = f"{id} in plugins.allow, or enabled: false here"
+            self.report.refuse(path, "is enabled, but plugins.allow leaves it out", allowed)
         unfilled = len(self.report.found)
-        config = interpolated(given.get("config") or {}, place, self.report, self.environ)
+        told = given.get("config")
+        if told is not None and not own and not isinstance(told, Mapping):
+            self.report.refuse(place, f"{shown(told)} is not a mapping", "a mapping")
+        config = interpolated({} if told is None else told, place, self.report, self.environ)
         # Where a variable is missing, what would be said of the empty place helps nobody.
         is_filled = len(self.report.found) == unfilled
         settings = self._settings(config, place) if own and is_filled else None
@@ -162,7 +202,7 @@ class _Reader:
             priority=self._number(given, path, "priority", PRIORITY if own else 0, None),
             on_error=self._on_error(given, path),
             timeout_ms=self._number(given, path, "timeout_ms", DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS),
-            required=self._truth(given, path, "required", own),
+            required=required,
             config=config if isinstance(config, Mapping) else {},
             settings=settings,
             problems=tuple(problem for _, problem in self.report.found[before:]),
@@ -174,18 +214,34 @@ class _Reader:
             _fits(self.report, place, settings, self.capabilities)
         return settings
 
-    def _unknown(self, id: str, place: Path) -> None:
+    def _allowed_only(self, id: str, raw: Mapping[str, Any]) -> None:
+        """An id in `allow` enables nothing: one that was meant to is a problem, a plugin that is elsewhere is not."""
+        if id in self.known:
+            allowed = f"{dotted((*_ENTRIES, id))}, with enabled: false if it is not wanted"
+            self.report.refuse(("plugins", "allow"), f"names {id}, which has no entry", allowed)
+        else:
+            is_near = difflib.get_close_matches(id, [*self.known, *raw], n=1)
+            self._unknown(self.report if is_near else self.warnings, id, ("plugins", "allow"))
+
+    def _unknown(self, report: Report, id: str, place: Path) -> None:
         near = difflib.get_close_matches(id, self.known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        self.warnings.refuse(place, f"no plugin {shown(id)} is installed{hint}", ", ".join(self.known))
+        report.refuse(place, f"no plugin {shown(id)} is installed{hint}", ", ".join(self.known))
 
-    def _ids(self, given: Mapping[str, Any], name: str) -> Any:
+    def _forget_all_but(self, path: Path, *kept: Path) -> None:
+        """Drop what was found below a place that is switched off; that it may not be switched off stays."""
+        n = len(path)
+        self.report.found = [
+            it for it in self.report.found if it[0][:n] != path or len(it[0]) == n or it[0][: n + 1] in kept
+        ]
+
+    def _ids(self, given: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
         value = given.get(name)
         if value is None:
-            return None if name == "allow" else ()
+            return None
         if not isinstance(value, list) or not all(isinstance(it, str) for it in value):
             self.report.refuse(("plugins", name), f"{shown(value)} is not a list of ids", "[clearance]")
-            return None if name == "allow" else ()
+            return None
         return tuple(value)
 
     def _truth(self, given: Mapping[str, Any], path: Path, name: str, default: bool) -> bool:

@@ -171,6 +171,17 @@ class MiniHost:
     # --- one run
 
     def _running(self, prompt: str, ctx: HookContext) -> _Steps:
+        # One id may be used by several runs at a time; their calls are not the same.
+        mark = f"{id(self):x}.{next(self._numbers)}"
+        began, success = time.monotonic(), False
+        try:
+            result = yield from self._turn(prompt, ctx, mark)
+            success = result.blocked is None
+            return result
+        finally:
+            yield _Act("agent_end", (AgentEnd(success=success, duration_ms=_ms_since(began)), ctx))
+
+    def _turn(self, prompt: str, ctx: HookContext, mark: str) -> _Steps:
         resolved = yield _Act(
             "before_model_resolve",
             (BeforeModelResolve(prompt_chars=len(prompt), requested_model=self._model_name), ctx),
@@ -181,32 +192,28 @@ class MiniHost:
             "before_prompt_build", (BeforePromptBuild(prompt_chars=len(prompt), tools=names, model=model), ctx)
         )
         verdict = yield _Act("before_agent_run", (BeforeAgentRun(prompt_chars=len(prompt), model=model), ctx))
-        began, success = time.monotonic(), False
-        try:
-            if verdict.block is not None:
-                return RunResult(ctx.run_id, verdict.block.message, verdict.block)
-            shown = names if patch.tools_allow is None else patch.tools_allow
-            result = yield from self._looping(_messages(prompt, patch), model, shown, ctx)
-            success = result.blocked is None
-            return result
-        finally:
-            yield _Act("agent_end", (AgentEnd(success=success, duration_ms=_ms_since(began)), ctx))
+        if verdict.block is not None:
+            return RunResult(ctx.run_id, verdict.block.message, verdict.block)
+        shown = names if patch.tools_allow is None else patch.tools_allow
+        return (yield from self._looping(_messages(prompt, patch), model, shown, ctx, mark))
 
-    def _looping(self, messages: list[dict[str, Any]], model: str, tools: tuple[str, ...], ctx: HookContext) -> _Steps:
+    def _looping(
+        self, messages: list[dict[str, Any]], model: str, tools: tuple[str, ...], ctx: HookContext, mark: str
+    ) -> _Steps:
         for step in range(1, self._max_steps + 1):
             request = ModelRequest(model, tuple(messages), tools, self._max_output_tokens)
-            reply = yield from self._asking(request, ctx, step)
+            reply = yield from self._asking(request, ctx, f"{mark}:{step}")
             if isinstance(reply, Block):
                 return RunResult(ctx.run_id, reply.message, reply, step)
             messages.append(reply.raw or {"role": "assistant", "content": reply.text})
             if not reply.tool_calls:
                 return RunResult(ctx.run_id, reply.text, None, step)
             for wanted in reply.tool_calls:
-                found = yield from self._using(wanted, ctx)
+                found = yield from self._using(wanted, ctx, mark)
                 messages.append({"role": "tool", "tool_call_id": wanted.id, "content": found})
         return RunResult(ctx.run_id, f"stopped after {self._max_steps} steps", None, self._max_steps)
 
-    def _asking(self, request: ModelRequest, ctx: HookContext, step: int) -> Generator[_Act, Any, ModelReply | Block]:
+    def _asking(self, request: ModelRequest, ctx: HookContext, step: str) -> Generator[_Act, Any, ModelReply | Block]:
         """The model's answer; where it fails, that of the first fallback that does not."""
         for number, name in enumerate((request.model, *self._fallbacks), start=1):
             tried = replace(request, model=name)
@@ -230,10 +237,11 @@ class MiniHost:
         verdict: ModelVerdict = yield _Act("before_model_call", (event, ctx))
         if verdict.block is not None:
             return verdict.block
+        limit = verdict.max_output_tokens
         allowed = replace(
             request,
             model=verdict.model or request.model,
-            max_output_tokens=verdict.max_output_tokens or request.max_output_tokens,
+            max_output_tokens=request.max_output_tokens if limit is None else limit,
         )
         began = time.monotonic()
         ended = AfterModelCall(call_id=call_id, outcome="cancelled", model=allowed.model)
@@ -248,14 +256,15 @@ class MiniHost:
         finally:
             yield _Act("after_model_call", (replace(ended, duration_ms=_ms_since(began)), ctx))
 
-    def _using(self, wanted: ToolRequest, ctx: HookContext) -> Generator[_Act, Any, str]:
+    def _using(self, wanted: ToolRequest, ctx: HookContext, mark: str) -> Generator[_Act, Any, str]:
         """What the tool says, or why it did not run: for the model to read."""
-        event = BeforeToolCall(tool=wanted.name, params=wanted.params, tool_call_id=wanted.id)
+        call_id = f"{wanted.id}:{mark}"
+        event = BeforeToolCall(tool=wanted.name, params=wanted.params, tool_call_id=call_id)
         verdict = yield _Act("before_tool_call", (event, ctx, self._approver))
         if verdict.block is not None:
             return f"Not allowed: {verdict.block.message}"
         began = time.monotonic()
-        ended = AfterToolCall(tool=wanted.name, tool_call_id=wanted.id, outcome="cancelled")
+        ended = AfterToolCall(tool=wanted.name, tool_call_id=call_id, outcome="cancelled")
         try:
             if wanted.name not in self._tools:
                 raise LookupError(wanted.name)

@@ -35,8 +35,6 @@ from clearance_hooks.holding import (
     Holder,
     ModelEnded,
     ToolEnded,
-    allows_model,
-    cheaper_models,
     code_of,
     params_facts,
     subject_for,
@@ -117,7 +115,7 @@ class ClearancePlugin:
     @hookimpl
     def before_agent_run(self, event: BeforeAgentRun, ctx: HookContext) -> Block | None:
         try:
-            turn = self._turns.enter(ctx)
+            turn = self._turns.begin(ctx)
         except AuthorityUnavailable:
             raise
         except ClearanceError as error:
@@ -280,16 +278,12 @@ class ClearancePlugin:
 
     @hookimpl
     def before_model_resolve(self, event: BeforeModelResolve, ctx: HookContext) -> ModelOverride | None:
-        """The model that the caps or the chain would have now. Nothing is held for it: the gates decide."""
+        """The model that the caps or the chain would have now."""
         wanted, outlook = event.requested_model, self._outlook(ctx)
         if wanted is None or not self.capabilities.overrides_model:
             return None
-        if outlook.caps is not None and not allows_model(outlook.caps, wanted):
-            return ModelOverride(model=outlook.caps.models[0])
-        below = self.settings.downgrade.below_percent
-        cheaper = cheaper_models(self.settings, wanted)
-        is_low = below is not None and outlook.share_left is not None and outlook.share_left < below
-        return ModelOverride(model=cheaper[0]) if is_low and cheaper else None
+        other = hints.other_model(self.ready(), wanted, outlook)
+        return None if other is None else ModelOverride(model=other)
 
     @hookimpl
     def before_prompt_build(self, event: BeforePromptBuild, ctx: HookContext) -> PromptPatch | None:

@@ -76,9 +76,10 @@ class Registry:
             on_error: what a gate of this plugin answers when it fails: `deny`, or `allow`, which is logged and counted.
             timeout_ms: how long one of its handlers may take.
 
-        Raises InvalidRequest for a handler of a hook that does not exist, for wrong arguments and for hook wrappers.
+        Raises InvalidRequest for a handler of a hook that does not exist, for wrong arguments, hook wrappers and
+        handlers without their mark, and for what handles no hook at all.
         """
-        name = id or getattr(plugin, "id", None) or type(plugin).__name__
+        name = name_of(plugin, id)
         _check_terms(priority, on_error, timeout_ms)
         with self._lock:
             if name in self._terms:
@@ -111,16 +112,30 @@ class Registry:
         return self._impls[hook]
 
     def _add(self, plugin: object, name: str) -> None:
+        if plugin is None:
+            raise _no_plugin(plugin, name)
+        if any(self._manager.get_plugin(known) is plugin for known in self._terms):
+            raise InvalidRequest(f"plugin {name!r}", "is registered already, with another id", "one id for each")
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
+            self._check(plugin, name)
+        except BaseException as error:
             if self._manager.get_plugin(name) is not None:
                 self._manager.unregister(name=name)
+            if not isinstance(error, pluggy.PluginValidationError):
+                raise
             raise InvalidRequest(f"plugin {name!r}", _what(error), "see clearance_hooks.specs.HookSpecs") from None
+
+    def _check(self, plugin: object, name: str) -> None:
         if wrapped := _wrappers(self._manager, plugin):
-            self._manager.unregister(name=name)
             raise InvalidRequest(f"plugin {name!r}", f"has a hook wrapper for {wrapped}", "plain handlers")
+        marked = {caller.name for caller in self._manager.get_hookcallers(plugin) or ()}
+        for hook in HOOKS:
+            if hook not in marked and callable(getattr(plugin, hook, None)):
+                raise InvalidRequest(f"plugin {name!r}", f"has a {hook} that is not marked", f"@hookimpl above {hook}")
+        if not marked:
+            raise _no_plugin(plugin, name)
 
     def _ordered(self, hook: str) -> tuple[Impl, ...]:
         found = [impl for impl in getattr(self._manager.hook, hook).get_hookimpls() if impl.plugin_name in self._terms]
@@ -146,11 +161,20 @@ class Registry:
         )
 
 
+def name_of(plugin: object, id: str | None) -> str:
+    return id or getattr(plugin, "id", None) or type(plugin).__name__
+
+
 def _wrappers(manager: pluggy.PluginManager, plugin: object) -> str:
     """A wrapper could turn a Block into something else."""
     callers = manager.get_hookcallers(plugin) or []
     impls = [impl for caller in callers for impl in caller.get_hookimpls() if impl.plugin is plugin]
     return ", ".join(sorted(impl.function.__name__ for impl in impls if impl.wrapper or impl.hookwrapper))
+
+
+def _no_plugin(plugin: object, name: str) -> InvalidRequest:
+    problem = f"is a {type(plugin).__name__} that handles no hook"
+    return InvalidRequest(f"plugin {name!r}", problem, "an object with handlers marked @hookimpl")
 
 
 def _what(error: pluggy.PluginValidationError) -> str:

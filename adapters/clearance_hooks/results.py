@@ -11,6 +11,7 @@ from clearance.errors import InvalidRequest
 MAX_TITLE, MAX_DESCRIPTION = 80, 512
 DEFAULT_APPROVAL_MS, MAX_APPROVAL_MS = 120_000, 600_000
 MAX_MESSAGE = 500
+MAX_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,16 @@ class RequireApproval:
         _count("timeout_ms", self.timeout_ms)
         if not 1 <= self.timeout_ms <= MAX_APPROVAL_MS:
             raise InvalidRequest("timeout_ms", f"{self.timeout_ms} is out of range", f"1 to {MAX_APPROVAL_MS}")
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A person's yes to a `RequireApproval`, the only answer of an approver that is one. `by`: who, for the ledger."""
+
+    by: str
+
+    def __post_init__(self) -> None:
+        _text("by", self.by, MAX_NAME)
 
 
 # --- what comes out of a hook, all handlers together

@@ -39,15 +39,15 @@ from clearance_hooks.events import (
     BeforeToolCall,
     HookContext,
 )
-from clearance_hooks.registry import Impl, OnError, Registry
+from clearance_hooks.registry import Impl, OnError, Registry, name_of
 from clearance_hooks.specs import HOOKS
-from clearance_hooks.workers import Job, Late, LoopThread, Workers, within
+from clearance_hooks.workers import Job, Late, Left, LoopThread, Workers, within
 
 T = TypeVar("T")
 log = logging.getLogger("clearance.hooks")
 
-Approver = Callable[[re.RequireApproval, BeforeToolCall], "str | Awaitable[str | None] | None"]
-"""Asks a person; answers who has approved, None for no."""
+Approver = Callable[[re.RequireApproval, BeforeToolCall], "re.Approved | Awaitable[re.Approved | None] | None"]
+"""Asks a person. `Approved(by="ann")` is a yes; None and False are a no, and so is everything else, which is logged."""
 MAX_HISTORY = 100
 
 
@@ -74,10 +74,9 @@ class Runner:
 
     def register(self, plugin: object, **terms: Any) -> bool:
         """`Registry.register`; what the plugin has missed of historic hooks is told to it now."""
-        before = set(self.registry.ids)
         if not self.registry.register(plugin, **terms):
             return False
-        (new,) = set(self.registry.ids) - before
+        new = name_of(plugin, terms.get("id"))
         for hook, arguments in list(self._history):
             for impl in self.registry.impls(hook):
                 if impl.plugin == new:
@@ -294,7 +293,9 @@ def _cancelling() -> int:
 def _inline(impl: Impl, arguments: dict[str, Any]) -> Any:
     try:
         return impl.function(**arguments)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also an exit: a plugin must not take the host with it
         return _raised(error)
 
 
@@ -333,12 +334,14 @@ def _crowded(busy: int) -> Failure:
 
 
 def _raised(error: BaseException) -> Failure:
+    if isinstance(error, Left):
+        error = error.original
     if isinstance(error, AuthorityUnavailable):
         return Failure(AUTHORITY_UNAVAILABLE, f"could not reach the authority ({type(error).__name__})")
-    return Failure(HOOK_FAILED, f"raised {type(error).__name__}{_place(error)}")
+    return Failure(HOOK_FAILED, f"raised {type(error).__name__}{place_of(error)}")
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Where it was raised; the message could carry a prompt or a secret."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -354,7 +357,7 @@ def _approving(approver: Approver, wanted: re.RequireApproval) -> Impl:
         answer = approver(wanted, event)
         return await answer if inspect.isawaitable(answer) else answer
 
-    is_async = inspect.iscoroutinefunction(approver)
+    is_async = inspect.iscoroutinefunction(approver) or inspect.iscoroutinefunction(type(approver).__call__)
     on_error: OnError = "deny"
     return Impl(
         plugin="approver",
@@ -370,11 +373,17 @@ def _approving(approver: Approver, wanted: re.RequireApproval) -> Impl:
 
 
 def _named(answer: Any) -> str | None:
-    """Who has approved. Only a name is a yes."""
+    """Who has approved. A text is no yes, whatever it says: it may as well be "no"."""
+    if isinstance(answer, re.Approved):
+        return answer.by
     if isinstance(answer, Failure):
         log.warning("the approver %s; not approved", answer.why)
-        return None
-    return answer if isinstance(answer, str) and answer.strip() else None
+    elif answer is not None and answer is not False:
+        if inspect.iscoroutine(answer):
+            answer.close()
+        kind = type(answer).__name__
+        log.warning("the approver answered a %s; not approved, which only Approved(by=...) is", kind)
+    return None
 
 
 def _approved(event: BeforeToolCall, verdict: re.ToolVerdict, who: str) -> BeforeToolCall:

@@ -40,6 +40,7 @@ _KEYS = (
     "idle_run_ms",
 )
 _TOOL_KEYS = ("cost", "unit", "kind", "max_calls", "approval")
+_BARE = re.compile(r"\$([A-Z_][A-Z0-9_]*)", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})%", re.ASCII)
 
 
@@ -170,6 +171,10 @@ class _Reader:
         url, token = inner.text("url"), inner.text("token")
         if found is not None and url is None and "url" not in found:
             inner.refuse("url", "is missing", "sqlite:///path, postgresql://... or http://host:port")
+        for name in ("url", "token"):
+            given = (found or {}).get(name)
+            if type(given) is str and (bare := _BARE.fullmatch(given)):
+                inner.refuse(name, f"{shown(given)} is not filled in", f"${{{bare[1]}}}")
         if url is not None and url.startswith(("http://", "https://")) and "token" not in (found or {}):
             inner.refuse("token", "is missing for a server", "an API key, best as ${CLEARANCE_API_KEY}")
         return url, Secret(token) if token else None

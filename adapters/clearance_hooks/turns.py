@@ -65,6 +65,7 @@ class Turn:
     facts: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
     recorded: int = 0
+    begun: int = 0
     awaits_usage: bool = False
     last_seen: float = 0.0
     close_at: float | None = None
@@ -157,14 +158,21 @@ class Turns:
         self._wake = Condition(RLock())
         self._sweeper: Thread | None = None
 
+    def begin(self, ctx: HookContext) -> Turn:
+        """`enter`, for who will tell its end. Begun several times at once, it is over when all have ended it."""
+        return self._entered(ctx, 1)
+
     def enter(self, ctx: HookContext) -> Turn:
-        """The turn of this attempt, begun if it is new. Raises what opening its run raises; then there is no turn."""
-        turn = self._turn(ctx)
+        """The turn of this attempt, opened if it is new. Raises what opening its run raises; then there is no turn."""
+        return self._entered(ctx, 0)
+
+    def _entered(self, ctx: HookContext, begins: int) -> Turn:
+        turn = self._turn(ctx, begins)
         with turn.opening:
             if turn.run is None and not turn.closed:
                 self._open(turn, ctx)
         if turn.closed:
-            return self.enter(ctx)
+            return self._entered(ctx, begins)
         turn.last_seen = self._clock()
         return turn
 
@@ -181,12 +189,19 @@ class Turns:
         return current or (ending[-1] if ending else None)
 
     def end(self, ctx: HookContext) -> None:
-        """The attempt is over: closed now, or when its open calls have ended, at the latest after the settle window."""
+        """The attempt is over: closed now, or when its open calls have ended, at the latest after the settle window.
+
+        While others have begun it too and not ended it, only counted.
+        """
         key = key_of(ctx)
         with self._wake:
-            turn = self._turns.pop(key, None)
+            turn = self._turns.get(key)
             if turn is None:
                 return
+            turn.begun -= 1
+            if turn.begun > 0:
+                return
+            del self._turns[key]
             if turn.run is None:  # never opened, so nothing was allowed in it
                 turn.awaits_usage = False
             turn.close_at = self._clock() + self._settle_window_s
@@ -222,7 +237,7 @@ class Turns:
 
     # --- inside
 
-    def _turn(self, ctx: HookContext) -> Turn:
+    def _turn(self, ctx: HookContext, begins: int) -> Turn:
         key = key_of(ctx)
         with self._wake:
             turn = self._turns.get(key)
@@ -232,6 +247,7 @@ class Turns:
                 turn = Turn(key, last_seen=self._clock(), awaits_usage=self._whole_turns)
                 self._turns[key] = turn
                 self._sweep_soon()
+            turn.begun += begins
             return turn
 
     def _open(self, turn: Turn, ctx: HookContext) -> None:

@@ -168,7 +168,8 @@ class Late(TimeoutError):
 async def within(work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
     """Its answer, or Late. In a task of its own: work that ignores its cancellation is left behind, and what it answers
     later counts for nothing."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(_staying(work))
+    task.add_done_callback(lambda _: work.close())  # cancelled before its first step, it would never have been awaited
     try:
         await asyncio.wait((task,), timeout=timeout_s)
     finally:
@@ -178,6 +179,23 @@ async def within(work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
     if not task.done():
         raise Late
     return task.result()
+
+
+class Left(Exception):
+    """The work raised what would have ended the loop, or passed through everybody who waits for it."""
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(type(original).__name__)
+        self.original = original
+
+
+async def _staying(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await work
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise Left(error) from error
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

@@ -241,6 +241,21 @@ async def _astream(world: World) -> Any:
     return await _aread(await world.crew([world.tool()], stream=True).akickoff())
 
 
+def after_one(script: Callable[[ScriptedRequest], Reply], act: Callable[[], object]) -> Any:
+    """Something happens while the first request is under way; no request beside it is answered before."""
+    acted: list[bool] = []
+    one_at_a_time = asyncio.Lock()
+
+    async def acting(request: ScriptedRequest) -> Reply:
+        async with one_at_a_time:
+            if not acted:
+                await asyncio.to_thread(act)
+                acted.append(True)
+        return script(request)
+
+    return acting
+
+
 def go(path: Path, world: World, **options: Any) -> Any:
     """The path in a run, sync or async."""
     if not path.is_async:

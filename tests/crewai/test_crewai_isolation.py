@@ -128,26 +128,3 @@ def test_a_generator_is_refused_for_its_body_would_run_outside(make_world: Calla
         @clearance_crewai.governed(world.authority, Subject(tenant="acme"))
         def words() -> Any:
             yield world.llm().call("hi")
-
-
-def test_a_thread_of_the_users_own_is_carried_into_the_run(make_world: Callable[..., World]) -> None:
-    world = make_world(few_steps, budget=None)
-    world.budget("0.00000001", scope="tenant:acme")
-    crew = crew_of(world, "acme")
-    with (
-        ThreadPoolExecutor(1) as pool,
-        clearance_crewai.run(world.authority, Subject(tenant="acme")) as run,
-        pytest.raises(Denied),
-    ):
-        pool.submit(run.carry(crew.kickoff)).result()
-    assert world.sim.stats()["requests"] == 0
-
-
-def test_a_report_knows_its_fields(make_world: Callable[..., World]) -> None:
-    world = make_world(few_steps)
-    world.budget("1", scope="tenant:acme")
-    crew = crew_of(world, "acme")
-    report = clearance_crewai.kickoff(crew, world.authority, subject=Subject(tenant="acme")).clearance
-    assert {line.kind for line in report.by("kind", "name")} >= {"llm.completion"}
-    with pytest.raises(InvalidRequest, match="agent, task, kind, name"):
-        report.by("model")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crew_paths import Words, own_llm
+from crew_paths import Words, after_one, own_llm
 from crew_world import MODEL, World, calls_then
 from crewai.llms.base_llm import BaseLLM
 
-from clearance.errors import BudgetExceeded, CapsViolated, InvalidRequest, SubjectMissing
+from clearance.errors import BudgetExceeded, CapsViolated, InvalidRequest, Killed, SubjectMissing
 from clearance.model.amount import usd
 from clearance.model.caps import Caps
 from clearance.simulator import Reply, SimulatedUsage, ToolCall, always
@@ -198,21 +198,66 @@ def test_an_async_llm_of_ones_own(world: World) -> None:
 # --- functions that a model calls
 
 
-def test_a_function_that_is_denied_does_not_run(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("api", ["completions", "responses"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_function_that_is_denied_does_not_run_and_says_so(make_world: MakeWorld, api: str, stream: bool) -> None:
     ran: list[str] = []
     world = make_world(calls_then("done", ToolCall("look_up", {"word": "sun"})))
     function = {"name": "look_up", "description": "d", "parameters": {"type": "object", "properties": {}}}
 
     with world.run(budget=usd("0.1"), tool_costs={"look_up": usd("1")}) as run:
-        world.llm().call(
+        answer = world.llm(api=api, stream=stream).call(
             "look",
             tools=[{"type": "function", "function": function}],
             available_functions={"look_up": lambda word: ran.append(word)},
         )
 
     assert ran == []
+    assert answer.startswith("Denied: run:")
+    assert answer.endswith("Do not call look_up again.")
     assert run.report().refused == 1
-    assert world.spent() == world.billed
+    assert world.spent() == world.billed > 0
+    (call,) = [call for call in world.calls() if call.action["kind"] == "llm.completion"]
+    assert call.committed_metadata["settled_as"] == "actual"
+
+
+def test_a_stop_ends_a_run_at_a_function(make_world: MakeWorld) -> None:
+    ran: list[str] = []
+    world = make_world(None)
+    world.stage.script = after_one(
+        calls_then("done", ToolCall("look_up", {"word": "sun"})),
+        lambda: world.authority.kill("tenant:acme", reason="x"),
+    )
+    function = {"name": "look_up", "description": "d", "parameters": {"type": "object", "properties": {}}}
+
+    with pytest.raises(Killed), world.run():
+        world.llm().call(
+            "look",
+            tools=[{"type": "function", "function": function}],
+            available_functions={"look_up": lambda word: ran.append(word)},
+        )
+
+    assert (ran, world.requests) == ([], 1)
+
+
+def test_a_denied_function_does_not_speak_for_the_next(make_world: MakeWorld) -> None:
+    world = make_world(calls_then("done", ToolCall("look_up", {"word": "sun"})))
+    function = {"name": "look_up", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    given: Any = {"tools": [{"type": "function", "function": function}]}
+
+    def breaks(word: str) -> str:
+        raise OSError("the line is dead")
+
+    with world.run(budget=usd("0.1"), tool_costs={"look_up": usd("0.06")}) as run:
+        first = world.llm().call("look", available_functions={"look_up": lambda word: "known"}, **given)
+        second = world.llm().call("look", available_functions={"look_up": lambda word: "known"}, **given)
+        assert run.report().refused == 1
+    with world.run():
+        third = world.llm().call("look", available_functions={"look_up": breaks}, **given)
+
+    assert first == "known"
+    assert second.startswith("Denied: ")
+    assert "Denied" not in str(third)
 
 
 # --- reading
@@ -232,6 +277,16 @@ def test_an_estimate_bounds_the_request(world: World) -> None:
     )
     assert asked(world.llm(api="responses", auto_chain=True), "hello").prompt_bytes > 4000
     assert asked(world.llm(additional_params={"service_tier": "priority"}), "x").service_tier == "priority"
+
+
+def test_a_message_is_measured_with_all_that_is_in_it(world: World) -> None:
+    llm = world.llm()
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "x" * 500}}]}
+    blocks = {"role": "user", "content": [{"type": "text", "text": "é" * 300}]}
+
+    assert asked(llm, [call]).prompt_bytes >= 500 + 32
+    assert asked(llm, [blocks]).prompt_bytes >= 600 + 32
+    assert asked(llm, [{"role": "user", "content": "é" * 300, "name": "n" * 40}]).prompt_bytes >= 640 + 32
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from crew_paths import PATHS, Path, go
+from crew_paths import PATHS, Path, after_one, go
 from crew_world import World
 
 from clearance.errors import BudgetExceeded, BudgetFrozen, CapsViolated, ClearanceError, Killed, Paused
@@ -191,19 +191,6 @@ def test_a_cancelled_run_spends_nothing_more(path: Path, make_world: MakeWorld) 
 
 
 # --- helpers
-
-
-def after_one(script: Callable[[ScriptedRequest], Reply], act: Callable[[], object]) -> Any:
-    """Something happens while the first request is under way."""
-    acted: list[bool] = []
-
-    async def acting(request: ScriptedRequest) -> Reply:
-        if not acted:
-            acted.append(True)
-            await asyncio.to_thread(act)
-        return script(request)
-
-    return acting
 
 
 def denial_of(path: Path, world: World) -> ClearanceError | None:

@@ -1,4 +1,4 @@
-"""What wraps a crew: results, reports, denials, what is left behind."""
+"""What wraps a crew: denials, ways to start, what is left behind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from crew_paths import Words
 from crew_world import ACME, World, calls_then
-from crewai import Crew, Flow
+from crewai import Crew, Flow, Task
 from crewai.crews.crew_output import CrewOutput
-from crewai.events.stream_context import _stream_sinks, reset_stream_sinks
+from crewai.events.stream_context import _stream_sinks, add_stream_sink, reset_stream_sinks
+from crewai.events.types.hook_events import HookDispatchedEvent
 from crewai.events.types.llm_events import LLMCallStartedEvent
 from crewai.flow.flow import start
 from crewai.hooks.dispatch import InterceptionPoint, scoped_hooks
@@ -21,10 +22,9 @@ from crewai.project import CrewBase, agent, crew, task
 from crewai.tools.base_tool import BaseTool
 
 import clearance_crewai
-from clearance.errors import BudgetExceeded, BudgetNotFound, Denied, InvalidRequest, PriceUnknown
+from clearance.errors import BudgetExceeded, BudgetFrozen, Denied, InvalidRequest, PriceUnknown
 from clearance.model.amount import usd
 from clearance.model.caps import Caps
-from clearance.model.subject import Subject
 from clearance.simulator import Reply, ScriptedRequest, ToolCall
 from clearance_crewai import RunEnded, partial_of
 
@@ -34,82 +34,6 @@ MakeWorld = Callable[..., World]
 def runaway(request: ScriptedRequest) -> Reply:
     """Never done, and never twice the same."""
     return Reply(tool_calls=(ToolCall("look_up", {"word": f"word{request.number}"}),))
-
-
-# --- results and reports
-
-
-def test_a_crew_in_two_lines_gives_its_own_result_with_a_report(world: World) -> None:
-    result = clearance_crewai.kickoff(world.crew([world.tool()]), world.authority, subject=ACME, budget=usd("0.5"))
-
-    assert isinstance(result, CrewOutput)
-    assert result.raw == "The tool said: sample is known"
-    assert result.clearance.spent().amount == world.billed == world.spent()
-    assert result.clearance.denied is None
-
-
-def test_the_report_is_by_agent_task_model_and_tool(world: World) -> None:
-    result = world.kickoff(world.crew([world.tool()], tasks=2), tool_costs={"look_up": usd("0.01")})
-
-    report = result.clearance
-    stats = world.sim.stats()["tokens"]
-    assert [(line.task, line.name, line.calls) for line in report.lines] == [
-        ("task1", "gpt-4o-mini", 2),
-        ("task1", "look_up", 1),
-        ("task2", "gpt-4o-mini", 2),
-        ("task2", "look_up", 1),
-    ]
-    assert len(world.tool_runs) == 2
-    assert {line.agent for line in report.lines} == {"Researcher"}
-    assert (report.tokens, report.calls) == (stats["input"] + stats["output"], 6)
-    (tools,) = [line for line in report.by("kind") if line.kind == "tool.call"]
-    assert (tools.actual, tools.estimate, tools.agent) == (2_000_000, 2_000_000, "")
-    assert report.spent().amount == world.spent()
-    assert all(line.estimate > line.actual > 0 for line in report.lines if line.kind == "llm.completion")
-
-
-def test_the_report_is_right_where_crewais_counters_are_not(world: World) -> None:
-    crew = world.crew()
-    world.kickoff(crew)
-    first = world.billed
-
-    again = world.kickoff(crew)
-
-    assert again.clearance.spent().amount == world.billed - first
-
-
-def test_events_say_which_crew_agent_and_task(world: World) -> None:
-    world.kickoff(world.crew([world.tool()]))
-
-    for call in world.calls():
-        facts = call.metadata or {}
-        assert (facts["via"], facts["crew"], facts["agent"], facts["task"]) == (
-            "crewai",
-            "words",
-            "Researcher",
-            "task1",
-        )
-        assert call.subject == {"tenant": "acme", "agent": "researcher"}
-    assert "sample" not in str([call.metadata for call in world.calls()])
-    assert "find words" not in str(world.authority.events())
-
-
-def test_one_role_can_be_given_a_budget(world: World) -> None:
-    world.budget("0.00000001", scope="tenant:acme/agent:researcher")
-
-    with pytest.raises(BudgetExceeded, match="agent:researcher"):
-        world.kickoff(world.crew())
-
-    assert world.requests == 0
-
-
-def test_nothing_begins_where_the_runs_budget_does_not_fit(world: World) -> None:
-    with pytest.raises(BudgetExceeded):
-        world.kickoff(world.crew(), budget=usd("2"))
-    with pytest.raises(BudgetNotFound):
-        world.kickoff(world.crew(), Subject(tenant="nobody"))
-
-    assert world.requests == 0
 
 
 # --- denials
@@ -122,7 +46,7 @@ def test_a_runaway_crew_stops_at_its_budget_in_one_attempt(make_world: MakeWorld
         world.kickoff(world.crew([world.tool()]), budget=usd("0.001"))
 
     assert world.spent() == world.billed <= 100_000
-    assert world.requests == len(world.tool_runs) == 12
+    assert world.requests == len(world.tool_runs) == 13
     assert type(caught.value) is BudgetExceeded
     assert "USD left" in str(caught.value)
     partial = partial_of(caught.value)
@@ -259,6 +183,54 @@ def test_for_each_has_one_budget_for_all(make_world: MakeWorld) -> None:
     assert all(result.clearance.spent().amount == world.billed for result in results)
 
 
+@pytest.mark.parametrize("way", ["kickoff_for_each", "akickoff_for_each"])
+def test_on_deny_finish_gives_a_result_for_each_input(make_world: MakeWorld, way: str) -> None:
+    """The first input is whole, of the second there is one task, the third has not begun."""
+
+    async def script(request: ScriptedRequest) -> Reply:
+        said = str(request.body["messages"])
+        if "third" in said:
+            await asyncio.sleep(0.4)
+        if "part two" in said and "second" in said:
+            await asyncio.sleep(0.2)
+            world.authority.freeze("tenant:acme", reason="audit")
+            return runaway(request)
+        return Reply(text="done")
+
+    world = make_world(script)
+    agent = world.agent(tools=[world.tool()])
+    tasks = [
+        Task(description=f"{part} of {{word}}", expected_output="words", agent=agent)
+        for part in ("part one", "part two")
+    ]
+    crew = Crew(agents=[agent], tasks=tasks)
+    inputs = [{"word": "first"}, {"word": "second"}, {"word": "third"}]
+
+    results = getattr(clearance_crewai, way)(crew, world.authority, ACME, inputs=inputs, on_deny="finish")
+    results = asyncio.run(results) if asyncio.iscoroutine(results) else results
+
+    assert [type(result) for result in results] == [CrewOutput] * 3
+    assert [(result.raw, len(result.tasks_output)) for result in results] == [("done", 2), ("done", 1), ("", 0)]
+    assert all(type(result.clearance.denied) is BudgetFrozen for result in results)
+    assert len(world.tool_runs) == 0
+    world.until(lambda: world.open() == 0)
+
+
+def test_a_soft_landing_of_each_input_knows_its_own_tasks_only(make_world: MakeWorld) -> None:
+    """Tasks that the crew has completed before, by itself, are no result of the run."""
+    world = make_world(calls_then("done"))
+    crew = world.crew()
+    crew.kickoff()
+    world.authority.freeze("tenant:acme", reason="audit")
+
+    results = clearance_crewai.kickoff_for_each(
+        crew, world.authority, ACME, inputs=[{"n": 1}, {"n": 2}], on_deny="finish"
+    )
+
+    assert [(result.raw, result.tasks_output) for result in results] == [("", []), ("", [])]
+    assert world.requests == 1
+
+
 def test_when_one_of_many_is_denied_the_others_spend_nothing_more(make_world: MakeWorld) -> None:
     async def slowly(request: ScriptedRequest) -> Reply:
         await asyncio.sleep(0.02)
@@ -371,7 +343,9 @@ def test_a_run_inside_a_run_has_a_slice_of_its_budget(make_world: MakeWorld) -> 
         world.llm().call("look")
 
     assert world.requests == 1
-    assert {one.name for one in outer.report().lines} == {"gpt-4o-mini"}
+    assert outer.report().by("agent", "model")[0].agent == ""  # its own call is of no agent
+    assert {one.name for one in outer.report().by("agent", "name") if one.agent} == {"gpt-4o-mini", "look_up"}
+    assert (outer.report().spent().amount, outer.report().refused) == (world.spent(), 1)
 
 
 def test_structured_output_goes_through(world: World) -> None:
@@ -439,6 +413,29 @@ def test_hooks_of_others_do_not_push_ours_away(make_world: MakeWorld) -> None:
     assert world.requests == 4
     assert seen == ["look_up", "look_up"]
     assert world.tool_runs == []
+
+
+def test_hook_events_are_those_of_the_users_hooks(make_world: MakeWorld) -> None:
+    """Ours are none of the user's, and would make three events an iteration."""
+    world = make_world()
+    told: list[tuple[str, int]] = []
+
+    def listen(source: Any, event: Any) -> None:
+        if isinstance(event, HookDispatchedEvent):
+            told.append((event.interception_point, event.hook_count))
+
+    def kickoff(hooks: Any) -> None:
+        token = add_stream_sink(listen)
+        try:
+            with scoped_hooks(hooks), world.run():
+                world.crew([world.tool()]).kickoff()
+        finally:
+            reset_stream_sinks(token)
+
+    kickoff({})
+    assert told == []
+    kickoff({InterceptionPoint.PRE_TOOL_CALL: [lambda context: None]})
+    assert told == [("pre_tool_call", 2)]
 
 
 def test_a_run_is_used_once_and_says_what_is_wrong(world: World) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import crewai.events.event_bus
 import crewai.hooks.tool_hooks
 import pytest
+from chromadb.api.models.CollectionCommon import CollectionCommon
+from crewai.llms.base_llm import BaseLLM
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.tools.base_tool import BaseTool
 
@@ -25,7 +27,15 @@ def test_this_version_passes() -> None:
     selfcheck.check()
 
 
-@pytest.mark.parametrize("holder", [(OpenAICompletion, "_prepare_completion_params"), (BaseTool, "_claim_usage")])
+@pytest.mark.parametrize(
+    "holder",
+    [
+        (OpenAICompletion, "_prepare_completion_params"),
+        (BaseTool, "_claim_usage"),
+        (BaseLLM, "_handle_tool_execution"),
+        (CollectionCommon, "_embed"),
+    ],
+)
 def test_a_missing_seam_is_named(monkeypatch: pytest.MonkeyPatch, holder: tuple[Any, str]) -> None:
     monkeypatch.delattr(*holder)
 

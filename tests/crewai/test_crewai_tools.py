@@ -16,7 +16,7 @@ from clearance.guard import current_permit
 from clearance.model.amount import credits, usd
 from clearance.model.caps import Caps
 from clearance.simulator import Reply, ScriptedRequest, ToolCall
-from clearance_crewai import hooks, seams
+from clearance_crewai import gate, hooks, seams
 
 MakeWorld = Callable[..., World]
 LOOK = ToolCall("look_up", {"word": "sun"})
@@ -228,15 +228,13 @@ def test_a_tool_that_needs_approval_is_denied_until_somebody_gives_it(make_world
     assert granted.metadata["approved_by"] == "ann"
 
 
-def test_a_fault_of_ours_lets_no_tool_run(make_world: MakeWorld) -> None:
+def test_a_fault_of_ours_lets_no_tool_run(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """CrewAI swallows what a hook raises, and runs the tool."""
     world = make_world(calls_then("done", LOOK))
-
-    def broken(name: str) -> Any:
-        raise ZeroDivisionError
+    monkeypatch.setattr(gate, "_mapping", lambda *_: 1 / 0)
 
     with pytest.raises(Exception, match="could not be reserved"):
-        world.kickoff(world.crew([world.tool()]), tool_costs=broken)
+        world.kickoff(world.crew([world.tool()]), arguments=lambda tool, given: {})
 
     assert world.tool_runs == []
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hooks_plugins import CTX, MODEL, NO, TOOL, boom, seen_ends, tool_plugin
 
-from clearance.errors import AuthorityUnavailable, InvalidRequest
+from clearance.errors import AuthorityUnavailable
 from clearance.model.action import Action
 from clearance.model.amount import usd
 from clearance_hooks import (
     AfterToolCall,
     Allow,
+    Approved,
     BeforeAgentRun,
     BeforeModelCall,
     BeforeModelResolve,
@@ -36,52 +39,6 @@ from clearance_hooks import (
 )
 from clearance_hooks.capabilities import Capabilities
 from clearance_hooks.workers import MAX_THREADS
-
-CTX = HookContext(run_id="r1", host="test")
-TOOL = BeforeToolCall(tool="send", params={"to": "a", "list": [1]}, tool_call_id="t1")
-MODEL = BeforeModelCall(call_id="c1", model="big", max_output_tokens=100)
-NO = Block("NO", "not today")
-
-
-@pytest.fixture
-def runner() -> Iterator[Runner]:
-    made = Runner()
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def ask(request: pytest.FixtureRequest, runner: Runner) -> Callable[..., Any]:
-    """Call a hook of the runner, by its sync or its async method."""
-
-    def call(hook: str, *args: Any) -> Any:
-        if request.param == "sync":
-            return getattr(runner, hook)(*args)
-        return asyncio.run(getattr(runner, "a" + hook)(*args))
-
-    return call
-
-
-def tool_plugin(answer: Callable[[BeforeToolCall], Any]) -> Any:
-    class Plugin:
-        @hookimpl
-        def before_tool_call(self, event: BeforeToolCall) -> Any:
-            return answer(event)
-
-    return Plugin()
-
-
-def seen_ends(runner: Runner) -> list[AfterToolCall]:
-    found: list[AfterToolCall] = []
-
-    class Watcher:
-        @hookimpl
-        def after_tool_call(self, event: AfterToolCall) -> None:
-            found.append(event)
-
-    runner.register(Watcher(), id="watcher")
-    return found
-
 
 # --- order and merging
 
@@ -128,8 +85,8 @@ def test_what_a_handler_does_to_its_event_the_others_do_not_see(runner: Runner, 
 def test_the_last_patch_wins_until_an_approval_freezes_the_arguments(runner: Runner, ask: Any) -> None:
     shown: list[Any] = []
 
-    def approve(wanted: RequireApproval, event: BeforeToolCall) -> str:
-        return "alice"
+    def approve(wanted: RequireApproval, event: BeforeToolCall) -> Approved:
+        return Approved("alice")
 
     runner.register(tool_plugin(lambda event: Patch({"to": "b"})), id="one", priority=3)
     runner.register(
@@ -220,10 +177,6 @@ def test_a_host_that_cannot_apply_what_a_plugin_wants_blocks() -> None:
 # --- handlers that misbehave
 
 
-def boom(event: Any) -> Any:
-    raise ValueError("the secret prompt")
-
-
 def down(event: Any) -> Any:
     raise AuthorityUnavailable("nobody there")
 
@@ -250,6 +203,43 @@ def test_a_gate_that_misbehaves_denies_and_says_how(
     assert "plugin 'bad'" in caplog.text
     assert "secret prompt" not in caplog.text + verdict.block.message
     assert runner.counts == {code: 1}
+
+
+class Leaves(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["inline", "async", "thread"])
+@pytest.mark.parametrize("error", [SystemExit, Leaves])
+def test_a_handler_that_would_end_the_host_denies_and_the_next_is_asked_as_before(
+    kind: str, error: type[BaseException], runner: Runner, ask: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Leaving:
+        @hookimpl
+        def before_tool_call(self) -> None:
+            raise error(3)
+
+    class Inline:
+        @hookimpl
+        @inline
+        def before_tool_call(self) -> None:
+            raise error(3)
+
+    class Async:
+        @hookimpl
+        async def before_tool_call(self) -> None:
+            raise error(3)
+
+        @hookimpl
+        async def before_agent_run(self) -> Block:
+            return NO
+
+    runner.register({"inline": Inline, "async": Async, "thread": Leaving}[kind](), id="leaves")
+    for _ in range(2):
+        assert ask("before_tool_call", TOOL, CTX).block.code == "HOOK_FAILED"
+    assert f"raised {error.__name__} in test_hooks_contract.py:" in caplog.text
+    if kind == "async":
+        assert ask("before_agent_run", BeforeAgentRun(), CTX).block == NO
 
 
 def test_a_failing_plugin_with_on_error_allow_is_left_out_logged_and_counted(
@@ -315,6 +305,29 @@ def test_a_handler_that_ignores_its_cancellation_still_denies(runner: Runner, as
     assert time.monotonic() - began < 5
 
 
+def test_a_host_that_gives_up_at_once_leaves_no_handler_behind(runner: Runner) -> None:
+    class Async:
+        @hookimpl
+        async def before_tool_call(self) -> None:
+            await asyncio.sleep(60)
+
+    runner.register(Async(), id="slow")
+
+    async def host() -> None:
+        task = asyncio.ensure_future(runner.abefore_tool_call(TOOL, CTX))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(host())
+    ctx = HookContext(run_id="r", deadline=time.monotonic() - 1)
+    block = asyncio.run(runner.abefore_tool_call(TOOL, ctx)).block
+    assert block is not None
+    assert block.code == "HOOK_TIMEOUT"
+    gc.collect()
+
+
 def test_the_deadline_of_the_host_goes_before_that_of_the_plugin(runner: Runner, ask: Any) -> None:
     runner.register(tool_plugin(lambda event: time.sleep(0.5)), id="slow")
     ctx = HookContext(run_id="r", deadline=time.monotonic() + 0.05)
@@ -361,155 +374,3 @@ def test_a_modifying_hook_that_fails_is_left_out(runner: Runner, ask: Any) -> No
     runner.register(Failing(), id="failing", priority=1)
     runner.register(Fine(), id="fine")
     assert ask("before_model_resolve", BeforeModelResolve(), CTX) == ModelOverride("small")
-
-
-# --- approvals
-
-
-def approving(runner: Runner) -> list[str | None]:
-    seen: list[str | None] = []
-
-    def wants(event: BeforeToolCall) -> Any:
-        seen.append(event.approved_by)
-        return None if event.approved_by else RequireApproval("Send?", timeout_ms=100)
-
-    runner.register(tool_plugin(wants), id="careful")
-    return seen
-
-
-def test_an_approved_call_is_asked_again_with_the_name(runner: Runner, ask: Any) -> None:
-    seen = approving(runner)
-    assert ask("before_tool_call", TOOL, CTX, lambda wanted, event: "alice").block is None
-    assert seen == [None, "alice"]
-
-
-@pytest.mark.parametrize(
-    "approver",
-    [None, lambda wanted, event: None, lambda wanted, event: True, boom, lambda wanted, event: time.sleep(0.4)],
-    ids=["nobody", "no", "no name", "fails", "too late"],
-)
-def test_without_a_name_in_time_the_call_is_blocked(approver: Any, runner: Runner, ask: Any) -> None:
-    approving(runner)
-    ends = seen_ends(runner)
-    verdict = ask("before_tool_call", TOOL, CTX, approver)
-    assert verdict.block.code == "APPROVAL_REQUIRED"
-    assert [end.outcome for end in ends] == ["denied"]
-
-
-def test_an_async_approver_is_awaited(runner: Runner, ask: Any) -> None:
-    approving(runner)
-
-    async def approver(wanted: RequireApproval, event: BeforeToolCall) -> str:
-        await asyncio.sleep(0)
-        return "bob"
-
-    assert ask("before_tool_call", TOOL, CTX, approver).block is None
-
-
-# --- registration
-
-
-def test_registering_again_changes_nothing(runner: Runner) -> None:
-    calls: list[int] = []
-    assert runner.register(tool_plugin(lambda event: calls.append(1)), id="one")
-    for _ in range(4):
-        assert not runner.register(tool_plugin(lambda event: calls.append(2)), id="one")
-    runner.before_tool_call(TOOL, CTX)
-    assert calls == [1]
-
-
-def test_a_misspelt_hook_is_refused_with_the_right_name(runner: Runner) -> None:
-    class Misspelt:
-        @hookimpl
-        def before_tool_cal(self) -> None: ...
-
-    with pytest.raises(InvalidRequest, match="did you mean before_tool_call"):
-        runner.register(Misspelt(), id="misspelt")
-    assert runner.registry.ids == ()
-
-
-def test_a_wrong_argument_is_refused(runner: Runner) -> None:
-    class Wrong:
-        @hookimpl
-        def before_tool_call(self, evnt: Any) -> None: ...
-
-    with pytest.raises(InvalidRequest, match="evnt"):
-        runner.register(Wrong(), id="wrong")
-    assert runner.registry.ids == ()
-
-
-def test_a_wrapper_is_refused(runner: Runner) -> None:
-    class Wrapping:
-        @hookimpl(wrapper=True)
-        def before_tool_call(self, event: Any) -> Iterator[None]:
-            yield
-
-    with pytest.raises(InvalidRequest, match="wrapper"):
-        runner.register(Wrapping(), id="wrapping")
-    assert runner.before_tool_call(TOOL, CTX).block is None
-
-
-def test_what_was_told_before_is_told_to_those_who_come_later(runner: Runner) -> None:
-    found: list[tuple[str, str]] = []
-
-    class Late:
-        @hookimpl
-        def kill_switch_changed(self, state: str, scope: str) -> None:
-            found.append((state, scope))
-
-    runner.tell("kill_switch_changed", state="KILLED", scope="tenant:acme", reason="test")
-    runner.register(Late())
-    assert found == [("KILLED", "tenant:acme")]
-
-
-def test_an_inline_handler_runs_in_the_hosts_own_thread(runner: Runner) -> None:
-    where: list[str] = []
-
-    class Inline:
-        @hookimpl
-        @inline
-        def before_tool_call(self) -> None:
-            where.append(threading.current_thread().name)
-
-    class Threaded:
-        @hookimpl
-        def before_tool_call(self) -> None:
-            where.append(threading.current_thread().name)
-
-    runner.register(Inline(), id="inline", priority=1)
-    runner.register(Threaded(), id="threaded")
-    runner.before_tool_call(TOOL, CTX)
-    assert where == [threading.current_thread().name, "clearance-hook"]
-
-
-def test_handlers_see_the_context_variables_of_the_host(runner: Runner, ask: Any) -> None:
-    from contextvars import ContextVar
-
-    variable: ContextVar[str] = ContextVar("variable", default="unset")
-    seen: list[str] = []
-    runner.register(tool_plugin(lambda event: seen.append(variable.get())), id="reads")
-    variable.set("set")
-    ask("before_tool_call", TOOL, CTX)
-    assert seen == ["set"]
-
-
-def test_a_runner_works_in_a_forked_child(runner: Runner) -> None:
-    import os
-
-    runner.register(tool_plugin(lambda event: NO), id="no")
-    assert runner.before_tool_call(TOOL, CTX).block == NO  # its threads are running now
-    pid = os.fork()
-    if pid == 0:
-        block = runner.before_tool_call(TOOL, CTX).block
-        os._exit(0 if block == NO else 1)
-    assert os.waitpid(pid, 0)[1] == 0
-
-
-def test_the_run_gate_takes_a_block(runner: Runner, ask: Any) -> None:
-    class No:
-        @hookimpl
-        async def before_agent_run(self) -> Block:
-            return NO
-
-    runner.register(No())
-    assert ask("before_agent_run", BeforeAgentRun(), CTX).block == NO

@@ -25,6 +25,7 @@ from clearance_hooks import (
     AfterModelCall,
     AfterToolCall,
     AgentEnd,
+    Approved,
     BeforeAgentRun,
     BeforeModelCall,
     BeforeModelResolve,
@@ -484,6 +485,42 @@ def test_a_budget_that_is_low_moves_the_call_down_the_chain(make: Make) -> None:
     assert sorted(row.action["name"] for row in desk.calls()) == ["big", "small"]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_model_without_a_price_in_the_chain_is_passed_over(
+    place: int, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = ["big", "small"]
+    models.insert(place + 1, "unheard-of")
+    chain = Downgrade(tuple(models), below_percent=90)
+    desk = make(run_budget=usd("0.003"), downgrade=chain)
+    desk.begin()
+    assert desk.runner.before_model_call(CALL, CTX).model is None
+    for number in (2, 3):
+        asked = BeforeModelCall(call_id=f"c{number}", model="big", est_input_tokens=100, max_output_tokens=100)
+        assert desk.runner.before_model_call(asked, CTX).model == "small"
+    said = "the model 'unheard-of' has no price; it is passed over for the next that may be used"
+    assert [record.getMessage() for record in caplog.records].count(said) == (1 if place == 0 else 0)
+
+
+def test_a_chain_of_models_without_a_price_is_refused_for_the_first_reason(make: Make) -> None:
+    desk = make(downgrade=Downgrade(("big", "unheard-of", "nobody-knows")))
+    desk.budget("0.00001")
+    block = desk.runner.before_model_call(CALL, CTX).block
+    assert block is not None
+    assert block.code == "BUDGET_EXCEEDED"
+
+
+def test_no_run_is_sent_to_a_model_without_a_price(make: Make) -> None:
+    chain = Downgrade(("big", "unheard-of", "small"), below_percent=100)
+    desk = make(run_budget=usd("0.50"), downgrade=chain)
+    desk.begin()
+    desk.runner.before_model_call(CALL, CTX)
+    asked = BeforeModelResolve(requested_model="big")
+    assert desk.runner.before_model_resolve(asked, CTX).model == "small"
+    desk.budget(caps=Caps(models=("unheard-of", "small")))
+    assert desk.runner.before_model_resolve(asked, HookContext(run_id="r2", host="test")).model == "small"
+
+
 def test_what_fits_nowhere_in_the_chain_is_blocked(make: Make) -> None:
     desk = make(downgrade=Downgrade(("big", "small")))
     desk.budget("0.00001")
@@ -587,9 +624,9 @@ def test_a_tool_that_the_budget_wants_approved_waits_for_a_person(make: Make) ->
     desk.budget(caps=Caps(approval_tools=("send",)))
     asked: list[Any] = []
 
-    def approver(wanted: Any, event: Any) -> str:
+    def approver(wanted: Any, event: Any) -> Approved:
         asked.append((wanted.title, desk.calls()))
-        return "alice"
+        return Approved("alice")
 
     refused = desk.runner.before_tool_call(TOOL, CTX).block
     assert refused is not None
@@ -609,6 +646,43 @@ def test_the_hint_is_stable_text_and_forbidden_tools_are_hidden(make: Make) -> N
     assert "more than 75% is left" in first.system_append
     desk.runner.before_model_call(CALL, CTX)
     assert desk.runner.before_prompt_build(BeforePromptBuild(tools=("send", "look")), CTX) == first
+
+
+# --- one run in several threads
+
+
+def at_once(work: Callable[[int], None], threads: int = 8) -> None:
+    ready = threading.Barrier(threads)
+
+    def started(number: int) -> None:
+        ready.wait(10)
+        work(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(started, range(threads)))
+
+
+@pytest.mark.parametrize("limits", [{"max_tool_calls": 5}, {"tools": {"send": ToolTerms(max_calls=5)}}])
+def test_threads_that_share_a_run_make_no_more_calls_than_it_may(limits: dict[str, Any], make: Make) -> None:
+    desk = make(run_budget=usd("0.50"), **limits)
+    allowed: list[str] = []
+    began = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        assert desk.begin() is None
+        began.wait(10)
+        for step in range(3 + number):  # some are done long before the others
+            call = BeforeToolCall(tool="send", params={}, tool_call_id=f"{number}:{step}")
+            if desk.runner.before_tool_call(call, CTX).block is None:
+                allowed.append(call.tool_call_id)
+                desk.runner.after_tool_call(AfterToolCall(tool="send", tool_call_id=call.tool_call_id), CTX)
+        desk.end()
+
+    at_once(work)
+    assert len(allowed) == 5
+    assert [row.runs for row in desk.calls()] == [desk.calls()[0].runs] * 5
+    assert len(desk.authority.reservations(ReservationQuery(kind="run")).items) == 1
+    assert desk.held() == 0
 
 
 # --- kill, sub-agents, threads

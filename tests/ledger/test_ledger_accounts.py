@@ -22,7 +22,7 @@ def account(
     name: str = "a",
     **more: object,
 ) -> Account:
-    return Account("t", name, "TOKENS", allocated, reserved, spent, debt, limit, **more)  # type: ignore[arg-type]
+    return Account("t", name, "TOKENS", allocated, reserved, spent, debt, overdraft_limit=limit, **more)  # type: ignore[arg-type]
 
 
 def row(it: Account) -> Row:

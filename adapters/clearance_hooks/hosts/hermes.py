@@ -28,13 +28,12 @@ from time import monotonic, time
 from types import SimpleNamespace
 from typing import Any
 
-from clearance.config.problems import Report
+from clearance.config.problems import Report, dotted
 from clearance.errors import ClearanceError
 from clearance.pricing.usage import Usage
-from clearance_hooks.activation import activate, installed
+from clearance_hooks.activation import activate
 from clearance_hooks.capabilities import HERMES
 from clearance_hooks.denying import DenyingPlugin
-from clearance_hooks.documents import read
 from clearance_hooks.events import (
     AfterModelCall,
     AfterToolCall,
@@ -45,7 +44,9 @@ from clearance_hooks.events import (
     BeforeToolCall,
     HookContext,
 )
-from clearance_hooks.hostconfig import HostConfig, parse
+from clearance_hooks.hostconfig import HostConfig
+from clearance_hooks.hostconfig import load as load_file
+from clearance_hooks.misplaced import entries_elsewhere
 from clearance_hooks.plugin import PLUGIN_ID
 from clearance_hooks.results import Block
 from clearance_hooks.runner import Runner
@@ -54,6 +55,7 @@ log = logging.getLogger("clearance.hooks")
 
 HOST_KEYS = ("llm", "allow_tool_override")
 """Keys of a plugin's entry that Hermes reads itself."""
+_PLACE = ("plugins", "entries", PLUGIN_ID)
 MAX_TURNS = 1_000
 _FREE_BYTES = 512
 _inside: ContextVar[str | None] = ContextVar("clearance_hermes_inside", default=None)
@@ -80,25 +82,21 @@ def runner_for(path: Path, environ: Mapping[str, str] | None = None) -> Runner:
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> HostConfig:
     """Our entry of Hermes' own file. Its other keys there, and the list `plugins.enabled`, are for Hermes."""
-    value, report = read(path)
-    return parse(_own_entry(value), _own_problems(report), HERMES, environ=environ, known=tuple(installed()))
+    return load_file(path, HERMES, environ=environ, shape=_own_entry)
 
 
-def _own_entry(value: Any) -> dict[str, Any]:
+def _own_entry(value: Any, report: Report) -> dict[str, Any]:
+    """Problems elsewhere in the file are not ours; those of a place that ours is in are."""
+    report.found = [it for it in report.found if it[0][: len(_PLACE)] == _PLACE[: len(it[0])]]
     plugins = value.get("plugins") if isinstance(value, Mapping) else None
     entries = plugins.get("entries") if isinstance(plugins, Mapping) else None
     entry = entries.get(PLUGIN_ID) if isinstance(entries, Mapping) else None
+    if entry is None:
+        for place in entries_elsewhere(value, (PLUGIN_ID,)):
+            report.refuse(_PLACE, f"is missing; what stands at {dotted(place)} is not read", dotted(_PLACE))
     if isinstance(entry, Mapping):
         entry = {key: found for key, found in entry.items() if key not in HOST_KEYS}
     return {"plugins": {"entries": {PLUGIN_ID: entry}}}
-
-
-def _own_problems(report: Report) -> Report:
-    """Problems elsewhere in the file are not ours."""
-    report.found = [
-        (place, problem) for place, problem in report.found if place[:3] == ("plugins", "entries", PLUGIN_ID)
-    ]
-    return report
 
 
 class HermesBridge:
@@ -221,11 +219,11 @@ class HermesBridge:
 
     def pre_tool_call(self, tool_name: str = "", args: Any = None, **event: Any) -> dict[str, str] | None:
         try:
-            return self._tool_gate(tool_name, args if isinstance(args, dict) else {}, event)
+            return self._tool_gate(tool_name, args, event)
         except Exception as error:
             return _blocking(_failed(error))
 
-    def _tool_gate(self, tool: str, args: dict[str, Any], event: Mapping[str, Any]) -> dict[str, str] | None:
+    def _tool_gate(self, tool: str, args: Any, event: Mapping[str, Any]) -> dict[str, str] | None:
         ctx = _context(event)
         block = self._turn(ctx, None)
         if block is not None:

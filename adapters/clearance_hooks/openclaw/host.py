@@ -24,7 +24,7 @@ from clearance_hooks.events import (
     BeforeToolCall,
     HookContext,
 )
-from clearance_hooks.holding import MODEL, UNNAMED, ProviderFailed, allows_model, cheaper_models, code_of, subject_for
+from clearance_hooks.holding import MODEL, UNNAMED, ProviderFailed, allows_model, code_of, subject_for
 from clearance_hooks.openclaw import facts
 from clearance_hooks.openclaw.attempts import Attempt, HostRun, HostRuns
 from clearance_hooks.plugin import ClearancePlugin
@@ -101,20 +101,10 @@ class Host:
         wanted, provider = facts.model(event, ctx)
         if wanted is None:
             return NOTED
-        chosen = self._cheaper(wanted, self._outlook(event, ctx))
+        chosen = hints.other_model(self.plugin.ready(), wanted, self._outlook(event, ctx))
         if chosen is None:
             return NOTED
         return Answer(result=_override(chosen, provider, facts.names(ctx, "providers")))
-
-    def _cheaper(self, wanted: str, outlook: hints.Outlook) -> str | None:
-        """As `ClearancePlugin.before_model_resolve`, of a turn that holds nothing yet."""
-        if outlook.caps is not None and not allows_model(outlook.caps, wanted):
-            return outlook.caps.models[0]
-        settings = self.plugin.settings
-        below = settings.downgrade.below_percent
-        is_low = below is not None and outlook.share_left is not None and outlook.share_left < below
-        cheaper = cheaper_models(settings, wanted)
-        return cheaper[0] if is_low and cheaper else None
 
     def _prompt_build(self, event: Said, ctx: Said, deadline: float | None) -> Answer:
         outlook = self._outlook(event, ctx)
@@ -139,9 +129,9 @@ class Host:
             run.parent = self.runs.parent_of(facts.text(ctx, "sessionKey"))
             about = facts.context(event, ctx, attempt.number, run.parent, deadline)
             attempt.model, provider = facts.model(event, ctx)
-            block = self._refusal(attempt.model, about) or self.plugin.before_agent_run(
-                BeforeAgentRun(model=attempt.model, provider=provider), about
-            )
+            block = self._refusal(attempt.model, about)
+            if block is None and not attempt.admitted:  # a host that has loaded the plugin twice asks twice, ends once
+                block = self.plugin.before_agent_run(BeforeAgentRun(model=attempt.model, provider=provider), about)
             if block is not None:
                 attempt.ended = not attempt.admitted
                 return blocked("before_agent_run", block)

@@ -60,15 +60,13 @@ def find_purse(
 
 def current(found: Sequence[Account | None], now_ms: int) -> Purse:
     """Those that exist, each in its present period. Only a boundary that was crossed counts as renewed."""
-    accounts: list[Account] = []
+    accounts = [account for account in found if account is not None]
     began: list[Account] = []
-    for old in found:
-        if old is None:
-            continue
-        new = old if old.period is None else renewed(old, now_ms)
-        accounts.append(new)
-        if new is not old and old.period_end_ms is not None:
-            began.append(new)
+    for place, old in enumerate(accounts):
+        if old.period is not None:
+            accounts[place] = new = renewed(old, now_ms)
+            if new is not old and old.period_end_ms is not None:
+                began.append(new)
     return Purse(tuple(accounts), tuple(began))
 
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 from clearance.authority.administration import current_user
 from clearance.authority.budgets import BudgetSpec
-from clearance.authority.queries import MAX_LIMIT
-from clearance.authority.queries import check_limit
+from clearance.authority.queries import MAX_LIMIT, check_limit
 from clearance.errors import AuthorityUnavailable, BadAnswer, ClearanceError, InvalidRequest, NotFound
 from clearance.model.amount import Unit, parse_unit
 from clearance.model.balance import Balance

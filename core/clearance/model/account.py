@@ -24,7 +24,8 @@ class Account(NamedTuple):
     """The row of (tenant, scope, unit); all amounts are ints in `unit`.
 
     Invariant (protocol section 5): remaining = allocated - spent - reserved - debt. Remaining may be negative.
-    A NamedTuple because it is copied on every operation.
+    A NamedTuple because it is copied on every operation; `[:3]` names it, `[3:8]` is what operations move, `[8:]` what
+    operators set.
     """
 
     tenant: str
@@ -34,8 +35,8 @@ class Account(NamedTuple):
     reserved: int = 0
     spent: int = 0
     debt: int = 0
-    overdraft_limit: int = 0
     over_limit: bool = False
+    overdraft_limit: int = 0
     status: str = ACTIVE
     overage_policy: OveragePolicy | None = None
     period: Period | None = None
@@ -64,4 +65,4 @@ class Account(NamedTuple):
 
 def figures(accounts: Iterable[Account]) -> dict[str, list[int]]:
     """What an event keeps: by scope allocated, reserved, spent, debt, overdraft_limit, over_limit."""
-    return {it[1]: [*it[3:8], int(it[8])] for it in accounts}
+    return {it[1]: [*it[3:7], it[8], int(it[7])] for it in accounts}

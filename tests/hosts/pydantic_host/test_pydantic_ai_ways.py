@@ -19,6 +19,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from clearance.simulator import ToolCall, sequence
+from clearance_hooks import Approved
 from clearance_hooks.capabilities import PYDANTIC_AI
 from clearance_hooks.errors import Blocked
 from clearance_hooks.hosts.pydantic_ai import Clearance
@@ -62,6 +63,34 @@ def test_an_agent_from_a_file_is_gated(stage: Stage, monkeypatch: pytest.MonkeyP
     stage.expect(requests=0, tool_runs=0, charged="nothing")
 
 
+def test_a_misspelt_section_of_the_file_makes_no_request(stage: Stage) -> None:
+    stage.config.write_text(stage.config.read_text().replace('"entries"', '"entires"'))
+
+    async def ask() -> str:
+        async with provider(stage) as made:
+            agent = Agent(OpenAIChatModel(MODEL, provider=made), capabilities=[guard(stage)])
+            return (await agent.run("hello")).output
+
+    assert "plugins.entires: is not known here; did you mean entries?" in asyncio.run(ask())
+    stage.expect(requests=0, tool_runs=0, charged="nothing")
+
+
+@pytest.mark.parametrize("answer", ["no", True, None])
+def test_what_is_no_approved_runs_no_tool(answer: Any, stage: Stage) -> None:
+    stage.configure(tools={TOOL: {"approval": True}})
+    stage.script = sequence(ONE_TOOL)
+
+    async def ask() -> str:
+        async with provider(stage) as made:
+            asking = guard(stage, approver=lambda wanted, event: answer)
+            agent = Agent(OpenAIChatModel(MODEL, provider=made), capabilities=[asking])
+            agent.tool_plain(stage.echo)
+            return (await agent.run("hello")).output
+
+    assert asyncio.run(ask()) == "done"
+    stage.expect(requests=2, tool_runs=0)
+
+
 @pytest.mark.parametrize("deny_style", ["error", "completion"])
 def test_a_refusal_with_structured_output_makes_no_request(deny_style: str, stage: Stage) -> None:
     stage.configure(deny_style=deny_style)
@@ -82,9 +111,9 @@ def test_an_approver_is_asked_and_the_tool_runs(stage: Stage) -> None:
     stage.script = sequence(ONE_TOOL)
     asked: list[str] = []
 
-    async def approver(wanted: Any, event: Any) -> str:
+    async def approver(wanted: Any, event: Any) -> Approved:
         asked.append(wanted.title)
-        return "alice"
+        return Approved("alice")
 
     async def ask() -> str:
         async with provider(stage) as made:

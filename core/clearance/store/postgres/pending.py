@@ -19,8 +19,6 @@ from clearance.store.postgres.rows import (
 from clearance.store.postgres.wire import Statement
 from clearance.store.sqlite.rows import Row, record_row, reservation_update
 
-_CONFIGURATION = Account._fields.index("overdraft_limit")
-
 
 class Pending:
     def __init__(self) -> None:
@@ -61,7 +59,7 @@ class Pending:
             account, old = self.accounts[key], stored.get(key)
             if old is None:
                 new.append(new_account(account))
-            elif old[_CONFIGURATION] == account[_CONFIGURATION] and old[9:] == account[9:]:
+            elif old[8:] == account[8:]:
                 moved.append(moved_account(account))
             else:
                 amended.append(new_account(account))

@@ -29,7 +29,6 @@ from clearance.store.sqlite.rows import (
 )
 
 MAX_CACHED_ROWS = 20_000
-_CONFIGURATION = Account._fields.index("overdraft_limit")
 
 
 class SqliteTransaction:
@@ -188,9 +187,10 @@ class SqliteTransaction:
 
     def write(self, changes: Changes, now_ms: int) -> int:
         self.writes += 1
-        for account in changes.accounts:
-            key = account[:3]
-            self._accounts[key] = self._dirty[key] = account
+        if changes.accounts:
+            changed = {account[:3]: account for account in changes.accounts}
+            self._accounts.update(changed)
+            self._dirty.update(changed)
         for key in changes.dropped_accounts:
             self._accounts[key] = None
             self._dirty.pop(key, None)
@@ -274,8 +274,8 @@ class SqliteTransaction:
         moved, put = [], []
         for key, account in self._dirty.items():
             old = self._stored.get(key)
-            if old is not None and old[_CONFIGURATION] == account[_CONFIGURATION] and old[9:] == account[9:]:
-                moved.append((*account[3:7], account[8], *key))
+            if old is not None and old[8:] == account[8:]:
+                moved.append(account[3:8] + key)
             else:
                 put.append(account_row(account))
         self._stored.update(self._dirty)
