@@ -12,8 +12,8 @@ from clearance.authority.requests import place_of
 from clearance.guard.process import new_key
 from clearance.store.interface import Answered, Changes, Needs, NewEvent, Place
 from clearance.store.sqlite import SqliteStore
-from clearance.store.sqlite import answers as answers_module
 from clearance.store.sqlite import statements as sql
+from clearance.store.sqlite import transaction as transaction_module
 
 LINE = NewEvent("spend.recorded", "acme", "tenant:acme", None, {})
 
@@ -104,12 +104,12 @@ def test_new_keys_are_known_to_be_new_without_asking_the_table(stores: list[Sqli
 def test_what_was_written_long_ago_is_asked_of_the_table(
     stores: list[SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers_module, "MAX_RECENT", 10)
+    monkeypatch.setattr(transaction_module, "MAX_RECENT", 10)
     places = [rising() for _ in range(40)]
     for place in places:
         write(stores[0], place)
         with stores[0].transaction(flush=False) as tx:
-            assert len(tx._known._written) <= 11  # type: ignore[attr-defined]
+            assert len(tx._known.written) <= 11  # type: ignore[attr-defined]
     with stores[0].transaction(flush=False) as tx:
         assert all(tx.answered(place.key) for place in places)
 

@@ -11,6 +11,7 @@ from clearance.store.sqlite import statements as sql
 from clearance.store.sqlite.rows import Row
 
 MAX_RECENT = 10_000
+"""Of `written`; then it is time to forget, between two transactions."""
 MAX_GAPS = 4
 
 
@@ -28,20 +29,13 @@ class Answers:
 
     def forget(self) -> None:
         """Somebody else may have written, or ours was rolled back."""
-        self._written: dict[bytes, Answered] = {}
+        self.written: dict[bytes, Answered] = {}
+        """Ours since then; whoever writes adds to it."""
         self._looked_up: dict[bytes, Answered | None] = {}
         self._gaps: list[tuple[bytes, bytes | None]] = []
 
-    def trim(self) -> None:
-        """Between transactions, when nothing is pending."""
-        if len(self._written) > MAX_RECENT:
-            self.forget()
-
-    def add(self, key: bytes, answer: Answered) -> None:
-        self._written[key] = answer
-
     def find(self, key: bytes) -> Answered | None:
-        found = self._written.get(key) or self._looked_up.get(key)
+        found = self.written.get(key) or self._looked_up.get(key)
         if found is not None or self._in_gap(key) or key in self._looked_up:
             return found
         rows: list[Row] = self._connection.execute(sql.GET_ANSWER_OR_NEXT, (key,)).fetchall()
@@ -64,7 +58,7 @@ class Answers:
                 self._looked_up[key] = Answered(payload, seq)
 
     def _unknown(self, keys: Sequence[bytes]) -> list[bytes]:
-        return [key for key in keys if key not in self._written and not self._in_gap(key)]
+        return [key for key in keys if key not in self.written and not self._in_gap(key)]
 
     def _in_gap(self, key: bytes) -> bool:
         for place, (first, end) in enumerate(self._gaps):

@@ -33,7 +33,7 @@ BUSY_TIMEOUT_MS = 5_000
 CACHE_KIB = 65_536
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """A write-ahead log this long is folded back by the background tick, beside the writers."""
-CHECKPOINT_PAGES = 4_000
+CHECKPOINT_PAGES = 2_000
 """A writer does it itself at this length: rarely enough for the 99th percentile, before the log slows everybody."""
 QUICK_CHECK_BYTES = 16 * 1024 * 1024
 MAX_READERS = 4

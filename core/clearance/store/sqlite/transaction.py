@@ -14,7 +14,7 @@ from clearance.model.results import EVERYTHING, Event, Stop
 from clearance.model.subject import covers
 from clearance.store.interface import AccountKey, Answered, Changes, Needs, Record, Tenant
 from clearance.store.sqlite import statements as sql
-from clearance.store.sqlite.answers import Answers
+from clearance.store.sqlite.answers import MAX_RECENT, Answers
 from clearance.store.sqlite.rows import (
     Row,
     account_row,
@@ -53,8 +53,8 @@ class SqliteTransaction:
         if version != self._version or len(self._accounts) + len(self._open) > MAX_CACHED_ROWS:
             self.forget()
             self._version = version
-        else:
-            self._known.trim()
+        elif len(self._known.written) > MAX_RECENT:
+            self._known.forget()
 
     def commit(self) -> None:
         self.flush()
@@ -212,7 +212,7 @@ class SqliteTransaction:
         first = self._write_events(changes, now_ms) if changes.events else 0
         if changes.place is not None:
             place, payload = changes.place
-            self._known.add(place, Answered(payload, first))
+            self._known.written[place] = Answered(payload, first)
             self._answers.append((place, payload, first))
         return first
 
@@ -271,19 +271,19 @@ class SqliteTransaction:
 
     def _flush_accounts(self) -> None:
         """Most accounts have only moved; the rest of the row is written when it differs."""
+        dirty, stored = self._dirty, self._stored
         moved, put = [], []
-        for key, account in self._dirty.items():
-            old = self._stored.get(key)
+        for key, account in dirty.items():
+            old = stored.get(key)
             if old is not None and old[8:] == account[8:]:
                 moved.append(account[3:8] + key)
             else:
                 put.append(account_row(account))
-        self._stored.update(self._dirty)
-        self._dirty = {}
-        if moved:
-            self._connection.executemany(sql.MOVE_ACCOUNT, moved)
+        self._connection.executemany(sql.MOVE_ACCOUNT, moved)
         if put:
             self._connection.executemany(sql.PUT_ACCOUNT, put)
+        stored.update(dirty)
+        self._dirty = {}
 
 
 def list_records(
