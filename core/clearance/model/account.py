@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from clearance.model.amount import Amount, Unit
@@ -59,10 +59,10 @@ class Account(NamedTuple):
         return sign + str(Amount(unit=Unit(self.unit), amount=abs(amount)))
 
     @property
-    def figures(self) -> Sequence[int]:
+    def figures(self) -> list[int]:
         return figures((self,))[self.scope]
 
 
-def figures(accounts: Iterable[Account]) -> Mapping[str, Sequence[int]]:
+def figures(accounts: Iterable[Account]) -> dict[str, list[int]]:
     """What an event keeps: by scope allocated, reserved, spent, debt, overdraft_limit, over_limit."""
     return {it[1]: [*it[3:7], it[8], int(it[7])] for it in accounts}

@@ -55,7 +55,7 @@ class Balance:
         )
 
     @classmethod
-    def recorded(cls, scope: str, unit: str, figures: Sequence[int]) -> Balance:
+    def recorded(cls, scope: str, unit: str, figures: list[int]) -> Balance:
         """From the figures that an event kept (`Account.figures`)."""
         allocated, reserved, spent, debt, limit, over = figures
         return cls(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -13,7 +13,7 @@ from clearance.model.caps import Caps
 
 Verdict = Literal["ALLOW", "ALLOW_WITH_CAPS", "DENY"]
 T = TypeVar("T")
-Figures = Mapping[str, Sequence[int]]
+Figures = Mapping[str, list[int]]
 """Scope -> `Account.figures` after the operation."""
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
