@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from clearance.authority.batch import Operation
 from clearance.authority.embedded import EmbeddedAuthority
 from clearance.errors import BudgetExceeded, ClearanceError, StoreError
 from clearance.model.amount import tokens
-from clearance.store.sqlite import MEMORY
+from clearance.store.sqlite import MEMORY, SqliteStore
 
 
 def test_each_verb_has_an_async_twin_with_the_same_answer(authority: EmbeddedAuthority) -> None:
@@ -86,7 +88,7 @@ def test_a_cancelled_caller_does_not_undo_what_it_asked_for(open_ledger: Callabl
     blocking = Operation(lambda _: entered.set() or go.wait(20), True)
 
     async def cancel_in_mid_queue() -> None:
-        leader = asyncio.create_task(authority._batch.arun(blocking))
+        leader = asyncio.create_task(asyncio.to_thread(authority._batch.run, blocking))
         await asyncio.to_thread(entered.wait, 20)
         asked = asyncio.create_task(authority.aevent(ACME, CALL, tokens(10)))
         neighbour = asyncio.create_task(authority.aevent(ACME, CALL, tokens(5)))
@@ -100,6 +102,87 @@ def test_a_cancelled_caller_does_not_undo_what_it_asked_for(open_ledger: Callabl
 
     asyncio.run(cancel_in_mid_queue())
     assert figures(authority) == (985, 0, 15, 0)
+
+
+def counting_threads(authority: EmbeddedAuthority, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The thread of each batch."""
+    found: list[int] = []
+    execute = authority._batch._execute
+
+    def counted(batch: Any, *args: Any, **options: Any) -> None:
+        execute(batch, *args, **options)
+        found.append(threading.get_ident())
+
+    monkeypatch.setattr(authority._batch, "_execute", counted)
+    return found
+
+
+def spend_twice_and_together(authority: EmbeddedAuthority) -> None:
+    async def spend() -> None:
+        for _ in range(2):
+            await authority.aevent(ACME, CALL, tokens(1))
+        await asyncio.gather(*(authority.aevent(ACME, CALL, tokens(1)) for _ in range(20)))
+
+    asyncio.run(spend())
+    assert figures(authority) == (978, 0, 22, 0)
+
+
+def test_who_need_not_wait_is_answered_on_the_loop_itself(
+    authority: EmbeddedAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget(authority)
+    monkeypatch.setattr(authority._store, "_flush_seconds", 0.0)
+    threads = counting_threads(authority, monkeypatch)
+    spend_twice_and_together(authority)
+    assert threads[0] == threading.get_ident()
+    assert len(threads) < 22, "those of one turn of the loop share a batch"
+
+
+def test_a_loop_is_not_held_up_by_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = EmbeddedAuthority(SqliteStore(tmp_path / "ledger.db"), durability="power")
+    budget(authority)
+    store: Any = authority._store
+    commit = store._transaction.commit
+
+    def slow() -> None:
+        commit()
+        time.sleep(0.02)
+
+    monkeypatch.setattr(store._transaction, "commit", slow)
+    threads = counting_threads(authority, monkeypatch)
+    spend_twice_and_together(authority)
+    assert threading.get_ident() not in threads
+    authority.close()
+
+
+def test_a_loop_is_not_held_up_by_who_has_the_ledger(authority: EmbeddedAuthority) -> None:
+    budget(authority)
+    store: Any = authority._store
+    store._flush_seconds = 0.0
+    turns = 0
+
+    async def ask_while_it_is_held() -> None:
+        nonlocal turns
+        entered, go = threading.Event(), threading.Event()
+
+        def hold_it() -> None:
+            with authority._store.transaction(flush=False):
+                entered.set()
+                go.wait(20)
+
+        holder = asyncio.create_task(asyncio.to_thread(hold_it))
+        await asyncio.to_thread(entered.wait, 20)
+        asked = asyncio.create_task(authority.aevent(ACME, CALL, tokens(1)))
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert not asked.done()
+        go.set()
+        await holder
+        assert (await asked).charged == 1
+
+    asyncio.run(asyncio.wait_for(ask_while_it_is_held(), 20))
+    assert turns == 50
 
 
 def test_a_loop_that_is_gone_holds_nobody_up(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:

@@ -120,7 +120,7 @@ class GroupCommit:
 
     async def arun(self, operation: Operation[R]) -> R:
         waiting = None
-        if not operation.flush and not self._asked_this_turn:
+        if not self._asked_this_turn:
             self._asked_this_turn = True
             asyncio.get_running_loop().call_soon(self._end_turn)
             waiting = self._run_at_once(operation)
@@ -156,10 +156,7 @@ class GroupCommit:
         thread = self._step_in()
         try:
             if self._enter(waiting):
-                if operation.flush:
-                    self._helper_thread().lead()
-                else:
-                    loop.call_soon(self._lead_at_once)
+                loop.call_soon(self._lead_at_once)
         finally:
             self._inside.discard(thread)
         # A cancelled caller does not undo what it has asked for: the hold may exist, so it must be settled.
@@ -261,11 +258,8 @@ class GroupCommit:
 
         Without `wait` raises MustWait, having done nothing, if the store is not to be had at once.
         """
-        flush = True in [waiting.operation.flush for waiting in batch]
-        if flush and not wait:
-            raise MustWait
         try:
-            with self._store.transaction(flush=flush, wait=wait) as transaction:
+            with self._store.transaction(flush=True in [it.operation.flush for it in batch], wait=wait) as transaction:
                 transaction.prefetch([waiting.operation.needs for waiting in batch])
                 for waiting in batch:
                     _apply(waiting, transaction)

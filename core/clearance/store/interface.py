@@ -208,8 +208,8 @@ class Store(Protocol):
         """A write transaction, committed at exit, rolled back on an exception.
 
         `flush=True`: the commit has reached the disk when the block ends (survives a power cut); else it survives
-        the death of the process. `wait=False`: asked from an event loop, which must not be held up by others or by a
-        network; raises MustWait at the beginning if it might be. Raises StoreError kinds.
+        the death of the process. `wait=False`: asked from an event loop, which must not be held up by others, a network
+        or a slow disk; raises MustWait at the beginning if it might be. Raises StoreError kinds.
         """
         ...
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import apsw
@@ -35,6 +36,10 @@ CHECKPOINT_BYTES = 4 * 1024 * 1024
 """A write-ahead log this long is folded back by the background tick, beside the writers."""
 CHECKPOINT_PAGES = 2_000
 """A writer does it itself at this length: rarely enough for the 99th percentile, before the log slows everybody."""
+QUICK_FLUSH_SECONDS = 0.0005
+"""An event loop may wait so long itself: to change threads twice takes about as long."""
+MAX_FLUSH_SECONDS, FORGIVING = 0.01, 0.7
+"""A slow flush is remembered for so many quick ones as it takes to shrink it below QUICK_FLUSH_SECONDS."""
 QUICK_CHECK_BYTES = 16 * 1024 * 1024
 MAX_READERS = 4
 FORK_WAIT_SECONDS = 10.0
@@ -70,6 +75,7 @@ class SqliteStore:
         self._connection: apsw.Connection | None = None
         self._lock: FileLock | None = None
         self._flushing: bool | None = None
+        self._flush_seconds = 0.0 if self._is_memory else MAX_FLUSH_SECONDS
         self._closed = False
 
     # -- opening ----------------------------------------------------------------------------------
@@ -138,9 +144,9 @@ class SqliteStore:
         return _Writing(self, flush, wait)
 
     def _begin(self, flush: bool, wait: bool) -> SqliteTransaction:
+        if not wait and (self._connection is None or (flush and self._flush_seconds > QUICK_FLUSH_SECONDS)):
+            raise MustWait
         if self._closed or self._connection is None:
-            if not wait:
-                raise MustWait
             self._ready()
         if self._lock is not None:
             if wait:
@@ -174,7 +180,11 @@ class SqliteStore:
     def _end(self, *, commit: bool) -> None:
         try:
             if commit:
+                began = perf_counter()
                 self._transaction.commit()
+                if self._flushing:
+                    took = perf_counter() - began
+                    self._flush_seconds = max(took, min(self._flush_seconds, MAX_FLUSH_SECONDS) * FORGIVING)
         except BaseException:
             commit = False
             raise
