@@ -19,7 +19,7 @@ from clearance.guard.admission import Terms, admitting, wish
 from clearance.guard.outcome import Release
 from clearance.guard.steps import Steps, perform
 from clearance.model.account import OveragePolicy
-from clearance.model.action import Action
+from clearance.model.action import Action, named
 from clearance.model.amount import Amount, AmountLike, Unit, to_amount
 from clearance.model.caps import Caps
 from clearance.model.subject import Subject
@@ -320,4 +320,4 @@ def _mapping(arguments: object) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _action(kind: str, name: str) -> Action:
-    return Action(kind=kind, name=(name or "unnamed")[:_MAX_NAME])
+    return named(kind, (name or "unnamed")[:_MAX_NAME])

@@ -19,7 +19,7 @@ from clearance.guard.admission import Terms, Wish, admitting, wish
 from clearance.guard.outcome import Outcome, Release, of_another_call
 from clearance.guard.steps import Steps, aperform, perform
 from clearance.model.account import OveragePolicy
-from clearance.model.action import Action
+from clearance.model.action import Action, named
 from clearance.model.amount import Amount, AmountLike, Unit, to_amount
 from clearance.model.caps import Caps
 from clearance.model.subject import Subject
@@ -121,7 +121,7 @@ class Gate:
             estimate = wanted.estimate(self._prices)
         except ClearanceError as error:
             raise _refused(error) from None
-        action = Action(kind=kind, name=wanted.model[:_MAX_NAME])
+        action = named(kind, wanted.model[:_MAX_NAME])
         return Call(action, estimate, self._subject(metadata, above), wanted, chat=chat)
 
     def tool_call(
@@ -135,7 +135,7 @@ class Gate:
     ) -> Call:
         cost = self._cost(name)
         estimate = Amount(unit=Unit.USD_MICROCENTS, amount=0) if cost is None else cost
-        action = Action(kind=(self.action_kinds or {}).get(name, kind), name=(name or "unnamed")[:_MAX_NAME])
+        action = named((self.action_kinds or {}).get(name, kind), (name or "unnamed")[:_MAX_NAME])
         facts = self._argument_facts(name, arguments)
         tool = None if kind == RETRIEVER else action.name
         return Call(action, estimate, self._subject(metadata, above), unpriced=cost is None, tool=tool, facts=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -34,4 +35,16 @@ class Action(Model):
 def action(text: str) -> Action:
     """`action("tool.call:search")`: the kind, a colon, the name; without a colon the name is the kind."""
     kind, _, name = text.partition(":")
-    return Action(kind=kind, name=name or kind)
+    return named(kind, name or kind)
+
+
+def named(kind: str, name: str) -> Action:
+    """The action of that kind and name; the same object each time, for agents do the same over and over."""
+    if type(kind) is str and type(name) is str:
+        return _remembered(kind, name)
+    return Action(kind=kind, name=name)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(kind: str, name: str) -> Action:
+    return Action(kind=kind, name=name)

@@ -10,11 +10,12 @@ from clearance.errors import InvalidRequest
 
 PREMIUM_TIERS = ("priority", "fast")
 DISCOUNT_TIERS = ("flex", "batch")
+_TOTALS = 2
 _COUNTS = (
     "input_tokens",
+    "output_tokens",
     "cached_input_tokens",
     "cache_write_tokens",
-    "output_tokens",
     "reasoning_tokens",
     "audio_input_tokens",
     "audio_output_tokens",
@@ -53,8 +54,12 @@ class Usage:
     service_tier: str = ""
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            _checked(getattr(self, name), name)
+        counts = [getattr(self, name) for name in _COUNTS]
+        if set(map(type, counts)) != {int} or min(counts) < 0:
+            for name, count in zip(_COUNTS, counts, strict=True):
+                _checked(count, name)
+        if not any(counts[_TOTALS:]):
+            return
         written = max(self.cache_write_tokens, self.cache_write_1h_tokens)
         object.__setattr__(self, "cache_write_tokens", written)
         parts_in = self.cached_input_tokens + written + self.audio_input_tokens
