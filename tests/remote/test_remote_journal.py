@@ -102,6 +102,38 @@ def test_a_later_record_of_the_same_reservation_is_not_removed_with_the_earlier(
     assert journal.names() == []
 
 
+def test_the_file_of_a_removed_record_serves_the_next_one(journal: Journal) -> None:
+    assert journal.folder is not None
+    long = replace(RECORD, key="k" * 200)
+    for record in (long, replace(RECORD, reservation_id="rsv_2"), replace(long, reservation_id="rsv_3")):
+        journal.write(record)
+        (path,) = journal.folder.iterdir()
+        assert path.read_bytes() == record.encoded(), "nothing is left of a longer one before it"
+        inode = path.stat().st_ino
+        journal.remove(Entry(record, record.encoded()))
+        assert journal.names() == []
+        (spare,) = journal.folder.iterdir()
+        assert spare.stat().st_ino == inode
+    journal.close()
+    assert list(journal.folder.iterdir()) == []
+
+
+def test_few_spare_files_are_kept_and_a_child_leaves_its_parents_alone(journal: Journal) -> None:
+    assert journal.folder is not None
+    written = [replace(RECORD, reservation_id=f"rsv_{number}") for number in range(20)]
+    for record in written:
+        journal.write(record)
+    for record in written:
+        journal.remove(Entry(record, record.encoded()))
+    assert len(list(journal.folder.iterdir())) == 8
+    child = Journal(journal.folder)
+    child.write(written[0])
+    assert len(list(journal.folder.iterdir())) == 9
+    for spare in journal.folder.glob("*.tmp"):
+        spare.unlink()
+    assert journal.write(written[1]), "somebody has tidied them away"
+
+
 def test_writers_never_show_half_a_record(journal: Journal) -> None:
     """Many threads write one name while others read it."""
 

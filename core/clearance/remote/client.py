@@ -102,6 +102,7 @@ class RemoteAuthority(Verbs, Operating, Guarding):
         if self._background is not None:
             self._background.stop()
         self._shell.close()
+        self._journal.close()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; `close` does the rest."""

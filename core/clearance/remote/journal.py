@@ -27,6 +27,8 @@ log = logging.getLogger("clearance.remote")
 QUARANTINE = "quarantine"
 Fsync = Literal["always", "left"]
 TEMPORARY_LEFT_S = 3600.0
+MAX_SPARE = 8
+"""Files of removed records that are kept for the next ones: to make and unlink a file costs more than to write it."""
 _numbers = count()
 
 
@@ -73,6 +75,12 @@ class Journal:
         """After a fork: what lives in memory is the parent's to settle."""
         self._lock = threading.Lock()
         self._memory: dict[str, bytes] = {}
+        self._spare: list[str] = []
+
+    def close(self) -> None:
+        while self._spare:
+            with suppress(OSError):
+                os.unlink(self._spare.pop())
 
     # -- writing
 
@@ -110,16 +118,17 @@ class Journal:
             folder.chmod(0o700)
             self._made = True
         path = f"{folder}{os.sep}{name}"
-        temporary = f"{path}.{os.getpid()}-{next(_numbers)}.tmp"
+        temporary = self._spare_file() or f"{path}.{os.getpid()}-{next(_numbers)}.tmp"
         try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
         except FileNotFoundError:  # somebody removed the folder
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             try:
                 if os.write(handle, data) != len(data):
                     raise OSError(errno.ENOSPC, "the disk is full")
+                os.ftruncate(handle, len(data))
                 if fsync:
                     os.fsync(handle)
             finally:
@@ -129,6 +138,12 @@ class Journal:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+
+    def _spare_file(self) -> str | None:
+        try:
+            return self._spare.pop()  # atomic: lists are safe between threads
+        except IndexError:
+            return None
 
     def remove(self, entry: Entry) -> None:
         """The server has answered. A record that has taken its place meanwhile stays."""
@@ -141,11 +156,19 @@ class Journal:
         path = self.folder / name
         try:
             if path.read_bytes() == entry.data:
-                path.unlink()
+                self._take_away(path)
         except FileNotFoundError:
             pass  # another worker was told the same
         except OSError as error:
             log.warning("a settled journal record cannot be removed (%s); it will be asked again", error.strerror)
+
+    def _take_away(self, path: Path) -> None:
+        if len(self._spare) >= MAX_SPARE:
+            path.unlink()
+            return
+        spare = f"{self.folder}{os.sep}spare-{os.getpid()}-{next(_numbers)}.tmp"
+        os.rename(path, spare)
+        self._spare.append(spare)
 
     def hold_off(self, entry: Entry, not_before_ms: int) -> Entry:
         """Nothing is sent for this record before that time, by nobody and not after a restart either."""
