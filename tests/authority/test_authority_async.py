@@ -144,9 +144,9 @@ def test_a_loop_is_not_held_up_by_a_slow_disk(tmp_path: Path, monkeypatch: pytes
     store: Any = authority._store
     commit = store._transaction.commit
 
-    def slow() -> None:
-        commit()
+    def slow() -> float:
         time.sleep(0.02)
+        return 0.02 + float(commit())
 
     monkeypatch.setattr(store._transaction, "commit", slow)
     threads = counting_threads(authority, monkeypatch)

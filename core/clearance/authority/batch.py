@@ -26,6 +26,8 @@ NOTHING = Needs()
 
 MAX_BATCH = 256
 MAX_QUEUE = 10_000
+FEW = 4
+"""So many an event loop flushes itself. Of more, a thread waits for the disk while the loop goes on to the next."""
 MAX_TRIES = 12
 """How often a batch is run anew when another process has changed its rows."""
 WAIT_SECONDS = 10.0
@@ -258,8 +260,11 @@ class GroupCommit:
 
         Without `wait` raises MustWait, having done nothing, if the store is not to be had at once.
         """
+        flush = True in [waiting.operation.flush for waiting in batch]
+        if flush and not wait and len(batch) > FEW:
+            raise MustWait
         try:
-            with self._store.transaction(flush=True in [it.operation.flush for it in batch], wait=wait) as transaction:
+            with self._store.transaction(flush=flush, wait=wait) as transaction:
                 transaction.prefetch([waiting.operation.needs for waiting in batch])
                 for waiting in batch:
                     _apply(waiting, transaction)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import apsw
@@ -180,10 +179,8 @@ class SqliteStore:
     def _end(self, *, commit: bool) -> None:
         try:
             if commit:
-                began = perf_counter()
-                self._transaction.commit()
+                took = self._transaction.commit()
                 if self._flushing:
-                    took = perf_counter() - began
                     self._flush_seconds = max(took, min(self._flush_seconds, MAX_FLUSH_SECONDS) * FORGIVING)
         except BaseException:
             commit = False

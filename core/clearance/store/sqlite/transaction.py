@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import apsw
@@ -56,11 +57,15 @@ class SqliteTransaction:
         elif len(self._known.written) > MAX_RECENT:
             self._known.forget()
 
-    def commit(self) -> None:
+    def commit(self) -> float:
+        """Returns the seconds that the storage took."""
         self.flush()
+        began = perf_counter()
         self._connection.execute(sql.COMMIT)
+        took = perf_counter() - began
         # Our own commit moves the number too; somebody else's shows only when the next transaction begins.
         self._version = self._connection.data_version()
+        return took
 
     def rollback(self) -> None:
         self.forget()
