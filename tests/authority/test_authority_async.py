@@ -205,17 +205,33 @@ def test_a_loop_that_is_gone_holds_nobody_up(open_ledger: Callable[[str], Embedd
     assert figures(authority) == (989, 1, 10, 0)
 
 
+def test_a_loop_that_ends_before_its_turn_holds_nobody_up(authority: EmbeddedAuthority) -> None:
+    budget(authority)
+    loop = asyncio.new_event_loop()
+    asked = [loop.create_task(authority.aevent(ACME, CALL, tokens(1))) for _ in range(5)]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert not all(task.done() for task in asked)
+    began = time.monotonic()
+    assert hold(authority, 1)
+    assert asyncio.run(authority.aevent(ACME, CALL, tokens(1))).charged == 1
+    assert time.monotonic() - began < 5
+    for task in asked:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def test_closing_answers_what_was_asked(open_ledger: Callable[[str], EmbeddedAuthority]) -> None:
     async def ask_and_close(authority: EmbeddedAuthority) -> Any:
-        asked = asyncio.create_task(authority.aevent(ACME, CALL, tokens(10)))
+        asked = [asyncio.create_task(authority.aevent(ACME, CALL, tokens(10))) for _ in range(3)]
         await asyncio.sleep(0)
         authority.close()
-        return await asyncio.wait_for(asked, 5)
+        return await asyncio.wait_for(asyncio.gather(*asked), 5)
 
     for _ in range(20):
         authority = open_ledger(MEMORY)
         budget(authority)
-        assert asyncio.run(ask_and_close(authority)).charged == 10
+        assert [answer.charged for answer in asyncio.run(ask_and_close(authority))] == [10, 10, 10]
 
 
 def test_after_closing_every_call_says_so(authority: EmbeddedAuthority) -> None:

@@ -157,7 +157,7 @@ class GroupCommit:
         waiting.future = future
         thread = self._step_in()
         try:
-            if self._enter(waiting):
+            if self._line_up(waiting):
                 loop.call_soon(self._lead_at_once)
         finally:
             self._inside.discard(thread)
@@ -168,7 +168,7 @@ class GroupCommit:
     # -- the queue --------------------------------------------------------------------------------
 
     def _begin_alone(self, waiting: _Waiting) -> bool:
-        """Take the lead if nobody has it: then nobody waits either, and there is no need for the queue."""
+        """Take the lead if nobody has it: then no thread waits, and there is no need for the queue."""
         with self._mutex:
             if not self._leading:
                 self._leading = waiting.alone = True
@@ -177,13 +177,22 @@ class GroupCommit:
     def _enter(self, waiting: _Waiting) -> bool:
         """Queue it; True if the caller must lead."""
         with self._mutex:
-            if len(self._queue) >= MAX_QUEUE:
-                raise LimitExceeded(f"{MAX_QUEUE:,} operations are waiting for the ledger", retry_after_ms=100)
-            self._queue.append(waiting)
+            self._append(waiting)
             if self._leading:
                 return False
             self._leading = waiting.promoted = True
             return True
+
+    def _line_up(self, waiting: _Waiting) -> bool:
+        """Queue it; True if nobody leads now. The lead is not taken yet: a loop may end before its next turn."""
+        with self._mutex:
+            self._append(waiting)
+            return not self._leading
+
+    def _append(self, waiting: _Waiting) -> None:
+        if len(self._queue) >= MAX_QUEUE:
+            raise LimitExceeded(f"{MAX_QUEUE:,} operations are waiting for the ledger", retry_after_ms=100)
+        self._queue.append(waiting)
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take it out of the queue; False if it is being run, or was told to lead."""
@@ -204,7 +213,14 @@ class GroupCommit:
 
     def _lead_at_once(self) -> None:
         self._end_turn()
-        self._lead_inside(wait=False)
+        self._lead_who_waits(wait=False)
+
+    def _lead_who_waits(self, *, wait: bool) -> None:
+        with self._mutex:
+            if self._leading or not self._queue:
+                return
+            self._leading = True
+        self._lead_inside(wait=wait)
 
     def _lead_inside(self, *, wait: bool = True) -> None:
         thread = self._step_in()
@@ -296,6 +312,7 @@ class GroupCommit:
             return self._helper
 
     def close(self) -> None:
+        self._lead_who_waits(wait=True)
         with self._mutex:
             helper, self._helper = self._helper, None
         if helper:

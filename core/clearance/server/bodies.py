@@ -55,7 +55,7 @@ class SubjectBody(Body):
 
     @model_validator(mode="after")
     def _has_a_level(self) -> SubjectBody:
-        if not any(getattr(self, level) for level in LEVELS):
+        if not (self.tenant or self.workspace or self.app or self.workflow or self.agent or self.toolset):
             raise ValueError("needs at least one of " + ", ".join(LEVELS))
         return self
 

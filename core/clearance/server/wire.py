@@ -21,11 +21,11 @@ def iso(ms: int) -> str:
 
 
 def amount(unit: str, value: int) -> Wire:
-    return {"unit": unit, "amount": value}
+    return {"unit": str(unit), "amount": value}  # an enum takes the writer of JSON several times as long
 
 
 def balances(figures: Figures, unit: str) -> list[Wire]:
-    unit = str(unit)  # an enum takes the writer of JSON several times as long
+    unit = str(unit)
     return [_balance(scope, unit, *numbers) for scope, numbers in figures.items()]
 
 
