@@ -127,15 +127,18 @@ def spend_twice_and_together(authority: EmbeddedAuthority) -> None:
     assert figures(authority) == (978, 0, 22, 0)
 
 
+@pytest.mark.parametrize("place", ["ledger.db", MEMORY])
 def test_who_need_not_wait_is_answered_on_the_loop_itself(
-    authority: EmbeddedAuthority, monkeypatch: pytest.MonkeyPatch
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    authority = EmbeddedAuthority(SqliteStore(MEMORY if place == MEMORY else tmp_path / place))
     budget(authority)
     monkeypatch.setattr(authority._store, "_flush_seconds", 0.0)
     threads = counting_threads(authority, monkeypatch)
     spend_twice_and_together(authority)
     assert threads[0] == threading.get_ident()
     assert len(threads) < 22, "those of one turn of the loop share a batch"
+    authority.close()
 
 
 def test_a_loop_is_not_held_up_by_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
