@@ -74,6 +74,13 @@ def check_input(crew: object, inputs: object) -> None:
         raise InvalidRequest("inputs", f"{type(inputs).__name__} is no mapping", "a dict: name -> value")
 
 
+def check_each(crew: object) -> None:
+    """Of a start for each of many inputs, which only crews have."""
+    if hasattr(crew, "kickoff") and not hasattr(crew, "kickoff_for_each"):
+        problem = f"{type(crew).__name__} cannot be started for each of many inputs"
+        raise InvalidRequest("crew", problem, "a Crew; for others call kickoff in a loop inside clearance_crewai.run()")
+
+
 def check_inputs(inputs: object) -> None:
     """Of a start for each of many inputs."""
     if not isinstance(inputs, list | tuple) or not all(isinstance(one, Mapping) for one in inputs):
@@ -105,6 +112,8 @@ def _kind(name: str, kind: object) -> str:
     field = f"action_kinds[{name!r}]"
     if not isinstance(kind, str):
         raise InvalidRequest(field, f"{type(kind).__name__} is no action kind", 'text such as "message.email.send"')
+    if any(letter.isspace() for letter in kind):
+        raise InvalidRequest(field, f"{kind[:40]!r} holds a space", 'a kind such as "message.email.send"')
     try:
         return Action(kind=kind, name="tool").kind
     except InvalidRequest as error:

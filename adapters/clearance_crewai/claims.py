@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crewai.llms.base_llm import BaseLLM
 
 from clearance_crewai.errors import OutsideRun
+from clearance_crewai.threads import started_in
 
 if TYPE_CHECKING:
     from clearance_crewai.crewrun import CrewRun
@@ -71,6 +72,23 @@ def refuse_outside(llm: Any) -> None:
             f"{name} belongs to crew run {owner.id} and was called where no run is, perhaps in a thread of your own: "
             "bring it in with run.carry(function), where run is clearance_crewai.current_crew_run(); for work beside "
             "the run use another LLM object"
+        )
+    refuse_strayed(name)
+
+
+def refuse_strayed(name: str) -> None:
+    """Told of work that is begun. Raises OutsideRun in a thread that an open run's code has started by itself."""
+    from clearance_crewai.crewrun import current_crew_run
+
+    if current_crew_run() is not None:
+        return
+    run_id = started_in()
+    with _lock:
+        is_open = run_id in _open
+    if is_open:
+        raise OutsideRun(
+            f"{name} was called in a thread or a context that crew run {run_id} has started and that is not in it: "
+            "bring it in with run.carry(function), where run is clearance_crewai.current_crew_run()"
         )
 
 

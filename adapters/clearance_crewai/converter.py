@@ -12,6 +12,7 @@ from crewai.llms.base_llm import BaseLLM
 
 from clearance.errors import ClearanceError
 from clearance.guard.process import new_key
+from clearance_crewai.claims import refuse_strayed
 from clearance_crewai.errors import refusing
 from clearance_crewai.llms import covered, kept_to
 from clearance_crewai.modelcalls import EndUnknown
@@ -25,6 +26,8 @@ def converting(original: Callable[..., Any]) -> Callable[..., Any]:
         from clearance_crewai.crewrun import current_crew_run
 
         run = current_crew_run()
+        if run is None:
+            refuse_strayed(getattr(self.llm, "model", None) or type(self.llm).__name__)
         client = None if run is None else _http_client(self._client)
         if run is None or client is None or not isinstance(self.llm, BaseLLM):
             return original(self)  # the hook before it reserves it, as one call

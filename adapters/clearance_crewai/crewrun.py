@@ -34,6 +34,7 @@ from clearance_crewai.gate import Gate, Options, Who, narrowed
 from clearance_crewai.llms import govern, tells_events
 from clearance_crewai.modelcalls import ModelCalls
 from clearance_crewai.report import CrewReport, Ledger
+from clearance_crewai.threads import entered
 from clearance_crewai.toolcalls import ToolCalls
 
 log = logging.getLogger("clearance.crewai")
@@ -88,6 +89,7 @@ class CrewRun:
         self.on_deny: OnDenyRun = on_deny
         self.denial: ClearanceError | None = None
         self.outputs: list[TaskOutput] = []
+        self.agent_role: str | None = None  # of the Agent that is all of the run
         self.ledger = Ledger()
         self.idle = Condition()
         self.models = ModelCalls(self)
@@ -348,6 +350,7 @@ class _Scope:
 
         self._mark: Token[CrewRun | None] = _inside.set(run)
         self._frame = push(run.core, None)
+        self._left = entered(run.id)
         self._sink = None if _has_sink(sink) else add_stream_sink(sink)
         # A scope of CrewAI's replaces the one around it, so that one's hooks are taken in.
         ours: dict[Any, list[Any]] = HOOKS
@@ -367,6 +370,7 @@ class _Scope:
         pop(self._frame)
         with suppress(ValueError):
             _inside.reset(self._mark)
+        self._left()
 
 
 def _has_sink(sink: Any) -> bool:

@@ -61,6 +61,10 @@ def governed(
     Raises InvalidRequest for generators and for classes that have nothing to start.
     """
 
+    if inspect.isclass(authority) or inspect.isroutine(authority):
+        problem = f"{getattr(authority, '__name__', 'it')} is decorated without arguments"
+        raise InvalidRequest("governed", problem, "@governed(authority, subject, budget)")
+
     def make(default: str) -> CrewRun:
         return CrewRun(authority, subject, budget, name=name or default, on_deny=on_deny, **options)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from clearance.errors import InvalidRequest
 from clearance.guard.process import new_key
+from clearance_crewai.claims import refuse_strayed
 from clearance_crewai.errors import refusing
 from clearance_crewai.usage import REFERRED_TOKENS, Asked
 
@@ -124,6 +125,10 @@ def _size(texts: Any) -> int:
 
 
 def _run() -> Any:
+    """The run around; raises OutsideRun in a thread that a run has started and that is not in it."""
     from clearance_crewai.crewrun import current_crew_run
 
-    return current_crew_run()
+    run = current_crew_run()
+    if run is None:
+        refuse_strayed("an embedder")
+    return run

@@ -35,7 +35,7 @@ class CallbackFailed(Denied):
 
 
 class OutsideRun(SubjectMissing, HookAborted):
-    """A governed LLM was called where no run is: in a thread of your own, or after the run. Nothing was sent."""
+    """Called where no run is: a governed LLM, or anything in a thread that a run has started. Nothing was sent."""
 
     source: Any = "clearance"  # as HookAborted tells it
 

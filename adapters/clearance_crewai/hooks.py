@@ -19,6 +19,8 @@ from clearance_crewai.toolcalls import Admission, watch_body
 
 log = logging.getLogger("clearance.crewai")
 
+_INPUT = "_clearance_input"
+
 
 def before_model(context: Any) -> None:
     from clearance_crewai.crewrun import current_crew_run
@@ -51,7 +53,7 @@ def after_tool(context: Any) -> str | None:
     run = current_crew_run()
     if run is None:
         return None
-    admitted: Admission | None = run.tools.end(context.tool_input)
+    admitted: Admission | None = run.tools.end(given_input(context))
     if admitted is None or admitted.denied is None:
         return None
     if admitted.ends:
@@ -65,10 +67,41 @@ def _admit(run: Any, context: Any) -> ClearanceError | None:
     role, task = getattr(context.agent, "role", None), getattr(context.task, "id", None)
     who: Who = run.who(role, None if task is None else str(task))
     tool = context.tool if original is None else original
-    admitted: Admission = run.tools.begin(context.tool_input, context.tool_name, context.tool_input, tool, who)
+    arguments = given_input(context)
+    admitted: Admission = run.tools.begin(arguments, context.tool_name, arguments, tool, who)
     if admitted.denied is None:
         watch_body(context.tool, admitted)
     return admitted.denied
+
+
+def remembering_input(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`ToolCallHookContext.__init__`: a hook may assign another `tool_input`, which the tool does not get."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        setattr(self, _INPUT, self.tool_input)
+
+    return __init__
+
+
+def given_input(context: Any) -> Any:
+    """The arguments that the tool is called with: one object before and after the call, by which it is known."""
+    return getattr(context, _INPUT, context.tool_input)
+
+
+def with_ours(original: Callable[[InterceptionPoint], list[Any]]) -> Callable[[InterceptionPoint], list[Any]]:
+    """CrewAI's look-ups of hooks: `scoped_hooks()` of somebody else inside a run replaces ours."""
+
+    def hooks_of(point: InterceptionPoint) -> list[Any]:
+        from clearance_crewai.crewrun import current_crew_run
+
+        found = original(point)
+        if current_crew_run() is None:
+            return found
+        missing = [hook for hook in HOOKS.get(point, ()) if hook not in found]
+        return [*found, *missing] if missing else found
+
+    return hooks_of
 
 
 def _fault(ask: Any, what: str) -> ClearanceError | None:

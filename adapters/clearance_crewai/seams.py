@@ -6,13 +6,18 @@ Outside of runs' own threads and tasks the wrappers only pass on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from importlib import import_module
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+import crewai.lite_agent
 from chromadb.api.models.CollectionCommon import CollectionCommon
+from crewai import Agent
+from crewai.agents import agent_executor, step_executor
+from crewai.hooks.tool_hooks import ToolCallHookContext
 from crewai.llm import LLM
 from crewai.llms.base_llm import BaseLLM
 from crewai.llms.providers.openai.completion import OpenAICompletion
@@ -24,9 +29,10 @@ from crewai.utilities.internal_instructor import InternalInstructor
 from clearance_crewai.claims import refuse_outside
 from clearance_crewai.converter import converting
 from clearance_crewai.embedders import in_collections, in_memory
-from clearance_crewai.hooks import HOOKS
+from clearance_crewai.hooks import HOOKS, remembering_input, with_ours
 from clearance_crewai.llms import current_call_id, kept_to
 from clearance_crewai.streams import Bound, BoundAsync
+from clearance_crewai.threads import agent_starts, starting, submitting
 from clearance_crewai.toolcalls import body_begins
 
 Method = Callable[..., Any]
@@ -116,11 +122,48 @@ def _in_a_run(original: Method) -> Method:
     return emit
 
 
+def _settling(original: Method) -> Method:
+    """One call of a tool: what is no Exception (SystemExit, an interrupt) leaves it without any event or hook."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        run = _run()
+        if run is None:
+            return original(*args, **kwargs)
+        outer = run.tools.current()
+        try:
+            return original(*args, **kwargs)
+        except BaseException as error:
+            run.tools.left_inside(outer, error)
+            raise
+
+    return call
+
+
+def _not_final(original: Method) -> Method:
+    """A tool's result may be its agent's final answer (`result_as_answer`); that it was refused is none."""
+    settled = _settling(original)
+
+    def call(self: Any, tool_call: Any) -> Any:
+        run = _run()
+        if run is None:
+            return original(self, tool_call)
+        before = run.tools.latest()
+        result = settled(self, tool_call)
+        latest = run.tools.latest()
+        if latest is not before and latest.denied is not None:
+            return {**result, "original_tool": None}  # asked only whether its result is the answer
+        return result
+
+    return call
+
+
 def _answering(original: Method) -> Method:
     """A function that the model has called: where it is refused CrewAI answers nothing, and the model must know."""
 
+    settled = _settling(original)
+
     def handle(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
+        result = settled(self, *args, **kwargs)
         run = _run()
         words = None if run is None else run.tools.answer_to_refused()
         if words is None:
@@ -153,6 +196,8 @@ def _quietly(original: Method) -> Method:
     return emit
 
 
+_TEXT_TOOL = "execute_tool_and_check_finality"
+
 SEAMS = (
     _Seam(OpenAICompletion, "_prepare_completion_params", _capping),
     _Seam(OpenAICompletion, "_prepare_responses_params", _capping),
@@ -170,6 +215,15 @@ SEAMS = (
     _Seam(recall_flow, "embed_texts", in_memory),
     _Seam(unified_memory, "embed_text", in_memory),
     _Seam(CollectionCommon, "_embed", in_collections),
+    _Seam(agent_executor.AgentExecutor, "_execute_single_native_tool_call", _not_final),
+    _Seam(step_executor, "execute_single_native_tool_call", _settling),
+    *(_Seam(home, _TEXT_TOOL, _settling) for home in (agent_executor, step_executor, crewai.lite_agent)),
+    _Seam(ToolCallHookContext, "__init__", remembering_input),
+    _Seam(_dispatching, "_resolve_hooks", with_ours),
+    _Seam(_dispatching, "get_scoped_hooks", with_ours),
+    *(_Seam(Agent, name, agent_starts) for name in ("kickoff", "akickoff", "execute_task", "aexecute_task")),
+    _Seam(Thread, "start", starting),
+    _Seam(ThreadPoolExecutor, "submit", submitting),
     _Seam(InternalInstructor, "to_pydantic", converting),
     # A version without it only takes longer.
     *([_Seam(_dispatching, "_emit_telemetry", _quietly)] if hasattr(_dispatching, "_emit_telemetry") else []),

@@ -20,9 +20,14 @@ _SEAMS = {
     ),
     "crewai.events.types.task_events": "TaskCompletedEvent TaskStartedEvent",
     "crewai.events.types.tool_usage_events": "ToolUsageErrorEvent ToolUsageFinishedEvent ToolUsageStartedEvent",
-    "crewai.hooks.dispatch": "HookAborted InterceptionPoint dispatch get_scoped_hooks register_scoped scoped_hooks",
+    "crewai.agents.agent_executor": ("AgentExecutor._execute_single_native_tool_call execute_tool_and_check_finality"),
+    "crewai.agents.step_executor": "execute_single_native_tool_call execute_tool_and_check_finality",
+    "crewai.hooks.dispatch": (
+        "HookAborted InterceptionPoint _resolve_hooks dispatch get_scoped_hooks register_scoped scoped_hooks"
+    ),
     "crewai.hooks.llm_hooks": "before_llm_call_reducer",
-    "crewai.hooks.tool_hooks": "run_before_tool_call_hooks run_after_tool_call_hooks",
+    "crewai.lite_agent": "execute_tool_and_check_finality",
+    "crewai.hooks.tool_hooks": "ToolCallHookContext run_before_tool_call_hooks run_after_tool_call_hooks",
     "crewai.llm": "LLM._prepare_completion_params LLM._handle_tool_call",
     "crewai.llms.base_llm": (
         "BaseLLM._track_token_usage_internal BaseLLM._emit_call_started_event BaseLLM._handle_tool_execution "

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from crewai import Crew
+from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.types.streaming import StreamingOutputBase, StreamSessionBase
 
 from clearance.authority.interface import Authority
 from clearance.model.amount import AmountLike
 from clearance.model.subject import Subject
-from clearance_crewai.checking import check_input, check_inputs, check_startable, check_tools
+from clearance_crewai.checking import check_each, check_input, check_inputs, check_startable, check_tools
 from clearance_crewai.claims import llms_of
 from clearance_crewai.crewrun import CrewRun, OnDenyRun
 from clearance_crewai.foreach import ForEach, result_of
@@ -70,7 +71,10 @@ def kickoff(
         result = clearance_crewai.kickoff(crew, authority, subject=Subject(tenant="acme"), budget=usd("2"))
 
     A crew with `stream=True` gives CrewAI's stream: the run lasts until it is read, closed or dropped. With
-    `on_deny="finish"` a denied crew gives what it has completed (`result.clearance.denied` says why it is not all).
+    `on_deny="finish"` a denied crew gives what it has completed (`result.clearance.denied` says why it is not all), a
+    denied agent an empty LiteAgentOutput, and a denied flow, which has no result, a CrewOutput of the tasks completed.
+
+    A flow's own result may be text or a dict, which cannot carry a report: start it in a block, and ask `report()`.
 
     Args:
         crew: a Crew, an object of a `@CrewBase` class, a Flow, or an Agent with the messages as `inputs`.
@@ -121,6 +125,7 @@ def kickoff_for_each(
     With `on_deny="finish"` there is a result for each input all the same: whole, of the tasks that were completed, or
     empty.
     """
+    check_each(crew)
     check_inputs(inputs)
     governed = _made(crew, authority, subject, budget, name, on_deny, options)
     many: list[ForEach] = []
@@ -145,6 +150,7 @@ async def akickoff_for_each(
     **options: Unpack[Options],
 ) -> Any:
     """`kickoff_for_each` with all inputs at a time. When one is denied, the others spend nothing more."""
+    check_each(crew)
     check_inputs(inputs)
     governed = _made(crew, authority, subject, budget, name, on_deny, options)
     many: list[ForEach] = []
@@ -209,7 +215,7 @@ def _left(governed: CrewRun, result: Any, failure: BaseException | None, many: S
 
 def _what_there_is(governed: CrewRun, many: Sequence[ForEach]) -> Any:
     outputs = list(governed.outputs)
-    return many[0].results(outputs) if many else result_of(outputs)
+    return many[0].results(outputs) if many else result_of(outputs, governed.agent_role)
 
 
 def _with_report(result: Any, report: CrewReport) -> Any:
@@ -259,6 +265,8 @@ def _made(
     governed = CrewRun(
         authority, subject, budget, name=name_of(crew) if name is None else name, on_deny=on_deny, **options
     )
+    if isinstance(crew, BaseAgent):
+        governed.agent_role = crew.role
     if hasattr(crew, "kickoff"):
         check_tools(crew, governed.gate.named_tools())
     return governed

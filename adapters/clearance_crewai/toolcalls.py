@@ -30,6 +30,8 @@ _admission: ContextVar[Admission | None] = ContextVar("clearance_crew_tool", def
 _refused: ContextVar[Admission | None] = ContextVar("clearance_crew_refused", default=None)
 """The function of `available_functions` that was refused in the call of a model which goes on here."""
 
+_latest: ContextVar[Admission | None] = ContextVar("clearance_crew_ended", default=None)
+
 _WATCH = "_clearance_watch"
 
 
@@ -138,7 +140,12 @@ class ToolCalls:
             _admission.set(admitted.outer)
             permit_in_force.set(admitted.outer_permit)
             self._finish(admitted)
+        _latest.set(admitted)
         return admitted
+
+    def latest(self) -> Admission | None:
+        """The call of a tool that has ended last here."""
+        return _latest.get()
 
     def refused_function(self, admitted: Admission) -> None:
         """CrewAI makes nothing of the error that stops it; whoever has called asks `answer_to_refused`."""
@@ -155,6 +162,20 @@ class ToolCalls:
             refusal, why = refusing(admitted.denied)
             raise refusal from why
         return admitted.words
+
+    def current(self) -> Admission | None:
+        """The innermost call that runs here."""
+        return _admission.get()
+
+    def left_inside(self, outer: Admission | None, error: BaseException) -> None:
+        """An error has left the calls that run here inside of `outer`: CrewAI lets no Exception out, but SystemExit."""
+        admitted = _admission.get()
+        while admitted is not None and admitted is not outer:
+            if admitted.error is None:
+                admitted.error = error
+            around = admitted.outer
+            self.end(admitted.key)
+            admitted = around
 
     def end_current(self) -> None:
         """The innermost call that runs here is over."""

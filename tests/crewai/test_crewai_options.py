@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from crew_world import ACME, World, calls_then
+from crewai import Flow
 from crewai.project import CrewBase, agent, crew, task
 
 import clearance_crewai
@@ -48,6 +49,7 @@ async def afunction(tool: str, arguments: Any) -> Any:
         ({"action_kinds": {"lookup": "message.email"}}, "action_kinds: .* did you mean 'look_up'?"),
         ({"action_kinds": {"look_up": 7}}, r"action_kinds\['look_up'\]: int is no action kind"),
         ({"action_kinds": {"look_up": "x" * 65}}, r"action_kinds\['look_up'\]: 'x+' .*64"),
+        ({"action_kinds": {"look_up": "BAD kind"}}, r"action_kinds\['look_up'\]: 'BAD kind' holds a space"),
         ({"action_kinds": "message.email"}, "action_kinds: str is no mapping"),
         ({"arguments": {"look_up": 1}}, r"arguments: dict is no function; allowed: a function \(tool, arguments\)"),
         ({"arguments": lambda tool: {}}, "arguments: takes other arguments .too many positional"),
@@ -102,6 +104,21 @@ def test_blocks_and_decorators_say_it_as_well(world: World) -> None:
         clearance_crewai.kickoff(type("Words", (), {"crew": None}), world.authority)
     with pytest.raises(InvalidRequest, match="inputs: dict is no list of inputs"):
         clearance_crewai.kickoff_for_each(world.crew(), world.authority, ACME, inputs={"n": 1})  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_started_for_each_is_said_before_anything_begins(world: World) -> None:
+    with pytest.raises(InvalidRequest, match="crew: Agent cannot be started for each"):
+        clearance_crewai.kickoff_for_each(world.agent(), world.authority, ACME, inputs=[{}])
+    with pytest.raises(InvalidRequest, match="crew: Words cannot be started for each"):
+        asyncio.run(clearance_crewai.akickoff_for_each(type("Words", (Flow,), {})(), world.authority, ACME, inputs=[]))
+    assert world.reservations() == []
+
+
+def test_a_decorator_without_arguments_is_said() -> None:
+    with pytest.raises(InvalidRequest, match=r"governed: work is decorated without arguments; allowed: @governed\("):
+
+        @clearance_crewai.governed  # type: ignore[arg-type]
+        def work() -> None: ...
 
 
 def test_inputs_of_the_wrong_kind_are_said(world: World) -> None:

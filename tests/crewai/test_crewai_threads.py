@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -108,12 +108,16 @@ def test_when_the_run_is_over_its_llm_is_free_again(world: World) -> None:
     assert world.spent() == governed
 
 
-def test_an_llm_of_no_run_is_left_alone(world: World) -> None:
+def test_an_llm_of_no_run_is_left_alone_in_a_thread_of_no_run(world: World) -> None:
     inside, outside = world.llm(), world.llm()
+    opened = Event()
 
-    with world.run():
-        inside.call("look")
-        assert str(in_a_thread(lambda: outside.call("x"))).startswith("This is a simulated answer")
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(lambda: (opened.wait(10), outside.call("x"))[1])
+        with world.run():
+            inside.call("look")
+            opened.set()
+            assert str(beside.result()).startswith("This is a simulated answer")
 
     assert world.requests == 2
     assert world.spent() < world.billed
