@@ -28,6 +28,7 @@ class Capabilities:
         hides_tools: tools can be kept from the model.
         approvals: `ask`: a person can be asked; `deny`: what needs an approval is denied.
         stops_in_flight: a kill cancels work in flight; otherwise it refuses what comes next.
+        raises: `deny_style: error` makes a refused run or model call raise.
         fail_open: the host goes on when a plugin raises, so its adapter never does.
     """
 
@@ -43,6 +44,7 @@ class Capabilities:
     hides_tools: bool = False
     approvals: Approvals = "deny"
     stops_in_flight: bool = False
+    raises: bool = False
     fail_open: bool = False
 
     def refusal(self, asked: BeforeModelCall, capped: BeforeModelCall) -> str | None:
@@ -54,7 +56,7 @@ class Capabilities:
         return None
 
     def enforces(self, enforce: Enforce) -> bool:
-        return self.model_call if enforce == "per_call" else self.turn
+        return self.model_call if enforce == "per_call" else self.turn and not self.model_call
 
     def as_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -72,6 +74,7 @@ MINIHOST = Capabilities(
     patches_prompt=True,
     hides_tools=True,
     approvals="ask",
+    raises=True,
 )
 PYDANTIC_AI = Capabilities(
     id="pydantic-ai",
@@ -85,6 +88,7 @@ PYDANTIC_AI = Capabilities(
     patches_prompt=True,
     hides_tools=True,
     approvals="ask",
+    raises=True,
 )
 HERMES = Capabilities(
     id="hermes",

@@ -106,8 +106,11 @@ class Dispatcher:
                 return (yield from self._tool_blocked(event, ctx, answer))
             if isinstance(answer, re.RequireApproval) and event.approved_by is None:
                 approval = approval or answer
-            elif isinstance(answer, re.Patch) and approval is None:  # what a person is asked about stays as it is
-                now = replace(now, params=copied(answer.params))
+            elif isinstance(answer, re.Patch) and answer.params != now.params:
+                if approval is None and event.approved_by is None:
+                    now = replace(now, params=copied(answer.params))
+                else:  # what a person is asked about, or has agreed to, stays as it is
+                    log.warning("%s would change arguments that a person decides about; left out", impl)
         if now.params != event.params and not self.capabilities.patches_params:
             refusal = f"{self.capabilities.name} cannot change the arguments of a tool"
             return (yield from self._tool_blocked(event, ctx, re.Block(CANNOT_APPLY, refusal)))
@@ -178,7 +181,8 @@ class Dispatcher:
     # --- observers
 
     def observing(self, hook: str, **arguments: Any) -> Dispatch[None]:
-        for impl in self.registry.impls(hook):
+        # Who was asked last has got hold of something, so it is told first and waits for nobody else's handler.
+        for impl in reversed(self.registry.impls(hook)):
             given = {name: isolated(value) for name, value in arguments.items()}
             answer = yield Invoke(impl, given)
             if isinstance(answer, Failure):

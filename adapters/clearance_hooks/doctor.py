@@ -260,7 +260,7 @@ def table(host: Capabilities) -> list[tuple[str, str]]:
         ("a tool that needs an approval", "asks a person" if host.approvals == "ask" else "is refused"),
         ("a kill stops what is in flight", _yes(host.stops_in_flight)),
         ("the host goes on when a plugin fails", "yes; the adapter never does" if host.fail_open else "no"),
-        ("enforce", "per_call, per_turn" if host.model_call else "per_turn"),
+        ("enforce", "per_call" if host.model_call else "per_turn"),
     ]
 
 

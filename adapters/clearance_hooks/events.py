@@ -6,6 +6,7 @@ Times are in ms, token counts are whole numbers. Names are OpenClaw's where it h
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,15 @@ TOOL_OUTCOMES = (*MODEL_OUTCOMES, "denied")
 _PLAIN = (str, int, float, bool, type(None))
 
 
+class Caller:
+    """Who waits for a handler's answer; `gone` when nobody does any more (cancelled, timed out)."""
+
+    __slots__ = ("gone",)
+
+    def __init__(self) -> None:
+        self.gone = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookContext:
     """Where an event happens.
@@ -33,6 +43,7 @@ class HookContext:
         agent_id: which of the host's agents acts; it narrows the configured subject.
         parent_run_id: for a sub-agent, the run that started it.
         deadline: when the host stops waiting, in seconds of `time.monotonic()`, or None.
+        caller: set by the runner, for `is_abandoned`.
     """
 
     run_id: str
@@ -50,6 +61,14 @@ class HookContext:
     requester: str | None = None
     trace: str | None = None
     deadline: float | None = None
+    caller: Caller | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Nobody waits for the answer any more. A handler that has got hold of something then gives it back itself."""
+        if self.caller is not None and self.caller.gone:
+            return True
+        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,7 @@ class Holder:
         self, action: Action, estimate: Amount, ctx: HookContext, turn: Turn, facts: dict[str, Any], **more: Any
     ) -> Permit:
         said = {"via": ctx.host or "hooks", "host_run": ctx.run_id[:128], "attempt": ctx.attempt, **facts}
+        said["unasked_run"] = True if turn.begun < 1 else None  # the host has not asked before this run
         kept = {name: value for name, value in said.items() if value is not None}
         subject = subject_for(self.settings, ctx)
         return open_permit(self.authority, action, estimate, subject=subject, run=turn.run, metadata=kept, **more)

@@ -278,8 +278,11 @@ class _Reader:
 
 def _fits(report: Report, path: Path, settings: Settings, host: Capabilities) -> None:
     """Settings that this host cannot keep are refused, and not silently weakened."""
+    possible = "per_call" if host.model_call else "per_turn"
     if settings.enforce is not None and not host.enforces(settings.enforce):
-        report.refuse((*path, "enforce"), f"{host.name} cannot enforce {settings.enforce}", "per_turn")
+        report.refuse((*path, "enforce"), f"{host.name} cannot enforce {settings.enforce}", possible)
+    if settings.deny_style == "error" and not host.raises:
+        report.refuse((*path, "deny_style"), f"{host.name} cannot raise what is refused", "completion")
     if not host.model_call and settings.run_budget is None:
         problem = f"is missing: {host.name} is asked once a turn, which must hold what the turn may spend"
         report.refuse((*path, "run_budget"), problem, 'USD such as "1.00"')

@@ -19,6 +19,7 @@ from typing import Any
 from clearance.pricing.usage import Usage
 from clearance_hooks.activation import load_runner
 from clearance_hooks.capabilities import MINIHOST
+from clearance_hooks.errors import Blocked
 from clearance_hooks.events import (
     AfterModelCall,
     AfterToolCall,
@@ -30,6 +31,7 @@ from clearance_hooks.events import (
     BeforeToolCall,
     HookContext,
 )
+from clearance_hooks.plugin import PLUGIN_ID, ClearancePlugin
 from clearance_hooks.results import Block, ModelVerdict, PromptPatch
 from clearance_hooks.runner import Approver, Runner
 
@@ -122,11 +124,16 @@ class MiniHost:
         self._max_steps = max_steps
         self._max_output_tokens = max_output_tokens
         self._approver = approver
+        plugin = self.runner.registry.plugin(PLUGIN_ID)
+        self._raises = isinstance(plugin, ClearancePlugin) and plugin.settings.deny_style == "error"
         self._numbers = count(1)
         self.runner.tell("host_started", host=MINIHOST.id, config=None)
 
     def run(self, prompt: str, *, run_id: str | None = None, attempt: int = 1, **who: Any) -> RunResult:
-        """One run of the agent. `who` are further fields of `HookContext`, such as `agent_id` or `parent_run_id`."""
+        """One run of the agent. `who` are further fields of `HookContext`, such as `agent_id` or `parent_run_id`.
+
+        Raises Blocked for a refused run or model call where the settings say `deny_style: error`.
+        """
         steps = self._running(prompt, self._context(run_id, attempt, who))
         try:
             act = next(steps)
@@ -177,6 +184,8 @@ class MiniHost:
         try:
             result = yield from self._turn(prompt, ctx, mark)
             success = result.blocked is None
+            if result.blocked is not None and self._raises:
+                raise Blocked(result.blocked)
             return result
         finally:
             yield _Act("agent_end", (AgentEnd(success=success, duration_ms=_ms_since(began)), ctx))

@@ -115,15 +115,12 @@ class ClearancePlugin:
     @hookimpl
     def before_agent_run(self, event: BeforeAgentRun, ctx: HookContext) -> Block | None:
         try:
-            turn = self._turns.begin(ctx)
+            with self._turns.inside(ctx, begins=True):
+                return None
         except AuthorityUnavailable:
             raise
         except ClearanceError as error:
             return _block(error)
-        if _is_late(ctx):  # nobody waits for it any more, so nothing will be done in it
-            turn.awaits_usage = False
-            self._turns.end(ctx)
-        return None
 
     @hookimpl
     def before_model_call(self, event: BeforeModelCall, ctx: HookContext) -> Answer | None:
@@ -140,12 +137,17 @@ class ClearancePlugin:
         self, ctx: HookContext, key: str, fingerprint: str, ask: Callable[[Turn, Call], Answer | None]
     ) -> Answer | None:
         try:
-            turn = self._turns.enter(ctx)
-            call, is_new = turn.begin(key, fingerprint)
+            with self._turns.inside(ctx) as turn:
+                return self._gated_in(turn, ctx, key, fingerprint, ask)
         except AuthorityUnavailable:
             raise
         except ClearanceError as error:
             return _block(error)
+
+    def _gated_in(
+        self, turn: Turn, ctx: HookContext, key: str, fingerprint: str, ask: Callable[[Turn, Call], Answer | None]
+    ) -> Answer | None:
+        call, is_new = turn.begin(key, fingerprint)
         if not is_new:
             return _same(call, fingerprint)
         answer: Answer | None = Block("INTERRUPTED", "The check was interrupted.")
@@ -200,7 +202,7 @@ class ClearancePlugin:
         ended = turn.admitted(call, permit, answer)
         if ended is not None:  # told while the authority was asked
             self._settle(turn, call, ended)
-        elif _is_late(ctx):  # and perhaps told before this call was known here
+        elif ctx.is_abandoned:  # and perhaps told before this call was known here
             self._end_call(ctx, call.key, GaveUp())
 
     def _count_tool(self, tool: str, turn: Turn) -> Block | None:
@@ -296,7 +298,8 @@ class ClearancePlugin:
     def _outlook(self, ctx: HookContext) -> Outlook:
         """Where the authority refuses the run there is none: the gate that follows says why."""
         try:
-            return hints.outlook(self.ready(), self._turns.enter(ctx), ctx)
+            with self._turns.inside(ctx) as turn:
+                return hints.outlook(self.ready(), turn, ctx)
         except AuthorityUnavailable:
             raise
         except ClearanceError:
@@ -378,10 +381,6 @@ def _same(call: Call, fingerprint: str) -> Answer | None:
 def _block(error: ClearanceError) -> Block:
     message = error.message if isinstance(error, Denied) else f"{type(error).__name__}: {error.message}"
     return Block(code_of(error), message)
-
-
-def _is_late(ctx: HookContext) -> bool:
-    return ctx.deadline is not None and time.monotonic() > ctx.deadline
 
 
 def _approval(event: BeforeToolCall) -> RequireApproval:

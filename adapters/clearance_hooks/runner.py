@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -37,11 +38,13 @@ from clearance_hooks.events import (
     BeforeModelResolve,
     BeforePromptBuild,
     BeforeToolCall,
+    Caller,
     HookContext,
+    isolated,
 )
 from clearance_hooks.registry import Impl, OnError, Registry, name_of
 from clearance_hooks.specs import HOOKS
-from clearance_hooks.workers import Job, Late, Left, LoopThread, Workers, within
+from clearance_hooks.workers import Job, Late, Left, LoopThread, Pools, Workers, within
 
 T = TypeVar("T")
 log = logging.getLogger("clearance.hooks")
@@ -63,7 +66,7 @@ class Runner:
         self.registry = registry or Registry()
         self.capabilities = capabilities
         self._dispatcher = Dispatcher(self.registry, capabilities)
-        self._workers = Workers()
+        self._pools = Pools()
         self._loop = LoopThread()
         self._history: list[tuple[str, dict[str, Any]]] = []
 
@@ -85,7 +88,7 @@ class Runner:
 
     def close(self) -> None:
         """End the threads that wait for handlers to run; a runner that is used again makes new ones."""
-        self._workers.close()
+        self._pools.close()
         self._loop.close()
 
     # --- gates
@@ -118,11 +121,12 @@ class Runner:
             verdict = self._drive(self._dispatcher.tool_call(event, ctx))
             if verdict.approval is None or verdict.block:
                 return verdict
+            event = replace(event, params=verdict.params)
             who = self._ask(approver, verdict.approval, event)
             if who is None:
                 self.after_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
                 return _not_approved(verdict, approver)
-            return self._drive(self._dispatcher.tool_call(_approved(event, verdict, who), ctx))
+            return self._drive(self._dispatcher.tool_call(replace(event, approved_by=who), ctx))
         except BaseException:
             self._interrupted("after_tool_call", tool_ended(event, "blocked"), ctx)
             raise
@@ -134,11 +138,12 @@ class Runner:
             verdict = await self._adrive(self._dispatcher.tool_call(event, ctx))
             if verdict.approval is None or verdict.block:
                 return verdict
+            event = replace(event, params=verdict.params)
             who = await self._aask(approver, verdict.approval, event)
             if who is None:
                 await self.aafter_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
                 return _not_approved(verdict, approver)
-            return await self._adrive(self._dispatcher.tool_call(_approved(event, verdict, who), ctx))
+            return await self._adrive(self._dispatcher.tool_call(replace(event, approved_by=who), ctx))
         except BaseException:
             self._interrupted("after_tool_call", tool_ended(event, "blocked"), ctx)
             raise
@@ -185,11 +190,21 @@ class Runner:
     def tell(self, hook: str, **arguments: Any) -> None:
         """Any observing hook, by name: `runner.tell("session_started", event=..., ctx=...)`."""
         self._remember(hook, arguments)
-        self._drive(self._dispatcher.observing(hook, **arguments))
+        steps = self._dispatcher.observing(hook, **arguments)
+        try:
+            self._drive(steps)
+        except BaseException:
+            self._tell_rest(steps)
+            raise
 
     async def atell(self, hook: str, **arguments: Any) -> None:
         self._remember(hook, arguments)
-        await self._adrive(self._dispatcher.observing(hook, **arguments))
+        steps = self._dispatcher.observing(hook, **arguments)
+        try:
+            await self._adrive(steps)
+        except BaseException:
+            self._tell_rest(steps)
+            raise
 
     def _remember(self, hook: str, arguments: dict[str, Any]) -> None:
         if HOOKS[hook].historic:
@@ -197,9 +212,20 @@ class Runner:
 
     def _interrupted(self, hook: str, event: Any, ctx: HookContext) -> None:
         """The host was cancelled while it asked; whoever held something for the call must give it back."""
-        steps = self._dispatcher.observing(hook, event=event, ctx=ctx)
-        if not self._workers.submit_later(Job(self._drive, {"steps": steps})):
-            log.error("%s could not be told of an interrupted call: too much is waiting", hook)
+        self._tell_rest(self._dispatcher.observing(hook, event=event, ctx=ctx))
+
+    def _tell_rest(self, steps: Dispatch[None]) -> None:
+        """Who has not been told yet is told all the same; the host was cancelled and waits for nobody."""
+        for invoke in steps:
+            impl, timeout_s = invoke.impl, invoke.impl.timeout_s
+            arguments = _wanted(invoke, timeout_s, Caller())
+            if impl.is_inline:
+                _log_failed(impl, _inline(impl, arguments))
+            elif impl.is_async:
+                started = self._loop.start(impl.function(**arguments), timeout_s)
+                started.add_done_callback(lambda future, impl=impl: _log_failed(impl, _answer_of(future)))  # type: ignore[misc]
+            elif not self._pools.of(impl.plugin).submit(Job(_logging, {"impl": impl, "arguments": arguments})):
+                log.error("%s could not be told of an interrupted call: too much is waiting", impl)
 
     # --- approvals
 
@@ -207,13 +233,13 @@ class Runner:
         if approver is None:
             return None
         impl = _approving(approver, wanted)
-        return _named(self._call(Invoke(impl, {"wanted": wanted, "event": event})))
+        return _named(self._call(Invoke(impl, {"wanted": wanted, "event": isolated(event)})))
 
     async def _aask(self, approver: Approver | None, wanted: re.RequireApproval, event: BeforeToolCall) -> str | None:
         if approver is None:
             return None
         impl = _approving(approver, wanted)
-        return _named(await self._acall(Invoke(impl, {"wanted": wanted, "event": event})))
+        return _named(await self._acall(Invoke(impl, {"wanted": wanted, "event": isolated(event)})))
 
     # --- the two ways of calling
 
@@ -236,8 +262,8 @@ class Runner:
             return verdict
 
     def _call(self, invoke: Invoke) -> Any:
-        impl, timeout_s = invoke.impl, _timeout_s(invoke)
-        arguments = _wanted(invoke, timeout_s)
+        impl, timeout_s, caller = invoke.impl, _timeout_s(invoke), Caller()
+        arguments = _wanted(invoke, timeout_s, caller)
         if impl.is_inline:
             return _inline(impl, arguments)
         if impl.is_async:
@@ -247,28 +273,61 @@ class Runner:
                 return _late(timeout_s)
             except Exception as error:
                 return _raised(error)
-        job = Job(impl.function, arguments)
-        if not self._submit(impl, job):
-            return _crowded(self._workers.busy)
-        return _result(job) if job.wait(timeout_s) else _late(timeout_s)
+        job, pool, is_done = Job(impl.function, arguments), self._pools.of(impl.plugin), False
+        if not pool.submit(job):
+            return _crowded(pool.busy)
+        try:
+            is_done = job.wait(timeout_s)
+        finally:
+            caller.gone = not is_done
+            is_unasked = not is_done and _withdrawn(impl, job, pool)
+        if is_done:
+            return _result(job)
+        return _crowded(pool.busy) if is_unasked else _late(timeout_s)
 
     async def _acall(self, invoke: Invoke) -> Any:
-        impl, timeout_s = invoke.impl, _timeout_s(invoke)
-        arguments = _wanted(invoke, timeout_s)
+        impl, timeout_s, caller = invoke.impl, _timeout_s(invoke), Caller()
+        arguments = _wanted(invoke, timeout_s, caller)
         if impl.is_inline:
             return _inline(impl, arguments)
         if impl.is_async:
             return await _awaited(impl, arguments, timeout_s)
-        job = Job(impl.function, arguments)
+        job, pool = Job(impl.function, arguments), self._pools.of(impl.plugin)
         future = job.future()
-        if not self._submit(impl, job):
-            return _crowded(self._workers.busy)
-        await asyncio.wait((future,), timeout=timeout_s)
-        return _result(job) if future.done() else _late(timeout_s)
+        if not pool.submit(job):
+            return _crowded(pool.busy)
+        is_cancelled = True
+        try:
+            await asyncio.wait((future,), timeout=timeout_s)
+            is_cancelled = False
+        finally:
+            # Also who was answered and cancelled at once is gone: it has not seen the answer.
+            caller.gone = is_cancelled or not future.done()
+            is_unasked = caller.gone and _withdrawn(impl, job, pool)
+        if future.done():
+            return _result(job)
+        return _crowded(pool.busy) if is_unasked else _late(timeout_s)
 
-    def _submit(self, impl: Impl, job: Job) -> bool:
-        """An observer is never left out because others hang; it is told later."""
-        return self._workers.submit_later(job) if HOOKS[impl.hook].mode == "observe" else self._workers.submit(job)
+
+def _withdrawn(impl: Impl, job: Job, pool: Workers) -> bool:
+    """A gate that nobody waits for is not asked; an observer is told later, whoever hangs."""
+    return HOOKS[impl.hook].mode != "observe" and pool.withdraw(job)
+
+
+def _logging(impl: Impl, arguments: dict[str, Any]) -> None:
+    _log_failed(impl, _inline(impl, arguments))
+
+
+def _log_failed(impl: Impl, answer: Any) -> None:
+    if isinstance(answer, Failure):
+        log.error("%s %s; the others are told all the same", impl, answer.why)
+
+
+def _answer_of(future: Future[Any]) -> Any:
+    if future.cancelled():
+        return None
+    error = future.exception()
+    return None if error is None else _raised(error)
 
 
 async def _awaited(impl: Impl, arguments: dict[str, Any], timeout_s: float) -> Any:
@@ -305,11 +364,11 @@ def _one(impl: Impl, arguments: dict[str, Any]) -> Dispatch[None]:
         log.error("%s %s", impl, answer.why)
 
 
-def _wanted(invoke: Invoke, timeout_s: float) -> dict[str, Any]:
+def _wanted(invoke: Invoke, timeout_s: float, caller: Caller) -> dict[str, Any]:
     """A handler may take fewer arguments than the hook has. Its context says when nobody waits for it any more."""
     given = {name: invoke.arguments[name] for name in invoke.impl.argnames}
     if "ctx" in given and not invoke.impl.is_inline:
-        given["ctx"] = replace(given["ctx"], deadline=time.monotonic() + timeout_s)
+        given["ctx"] = replace(given["ctx"], deadline=time.monotonic() + timeout_s, caller=caller)
     return given
 
 
@@ -384,10 +443,6 @@ def _named(answer: Any) -> str | None:
         kind = type(answer).__name__
         log.warning("the approver answered a %s; not approved, which only Approved(by=...) is", kind)
     return None
-
-
-def _approved(event: BeforeToolCall, verdict: re.ToolVerdict, who: str) -> BeforeToolCall:
-    return replace(event, params=verdict.params, approved_by=who)
 
 
 def _not_approved(verdict: re.ToolVerdict, approver: Approver | None) -> re.ToolVerdict:

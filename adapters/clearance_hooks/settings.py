@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from clearance.config.amounts import parse_amount_of
@@ -13,6 +14,7 @@ from clearance.config.prices import read_prices
 from clearance.config.problems import Path, Report, shown
 from clearance.errors import InvalidRequest
 from clearance.model.amount import Amount
+from clearance.model.caps import ANY, Caps
 from clearance.model.subject import LEVELS, Subject
 from clearance_hooks.capabilities import Enforce
 from clearance_hooks.secret import Secret
@@ -23,7 +25,7 @@ DEFAULT_SETTLE_WINDOW_MS = 2_000
 DEFAULT_IDLE_RUN_MS = 900_000
 MAX_MS = 86_400_000
 MAX_TOOLS = 1_000
-EVERY_TOOL = "*"
+MAX_TOOL_NAME = 256
 
 _KEYS = (
     "authority",
@@ -92,7 +94,12 @@ class Settings:
     idle_run_ms: int = DEFAULT_IDLE_RUN_MS
 
     def tool(self, name: str) -> ToolTerms:
-        return self.tools.get(name) or self.tools.get(EVERY_TOOL) or _UNNAMED_TOOL
+        """Those of its own name, else of the longest name with a `*` that stands for it."""
+        return self.tools.get(name) or self._like(name) or _UNNAMED_TOOL
+
+    def _like(self, name: str) -> ToolTerms | None:
+        fitting = [it for it in self.tools if ANY in it and _pattern(it).needs_approval(name)]
+        return self.tools[max(fitting, key=len)] if fitting else None
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +109,12 @@ class Settings:
 
 
 _UNNAMED_TOOL = ToolTerms()
+
+
+@lru_cache(maxsize=MAX_TOOLS)
+def _pattern(name: str) -> Caps:
+    """The core's rule for names with a `*`."""
+    return Caps(approval_tools=(name,))
 
 
 def read_settings(report: Report, value: Any, path: Path) -> Settings | None:
@@ -189,6 +202,10 @@ class _Reader:
         if len(given) > MAX_TOOLS:
             self.refuse("tools", f"has {len(given)} entries", f"at most {MAX_TOOLS}")
             return {}
+        for name in given:
+            if not 1 <= len(str(name)) <= MAX_TOOL_NAME:
+                self.refuse("tools", f"{shown(name)} is not a tool's name", f"1 to {MAX_TOOL_NAME} characters")
+                return {}
         return {str(name): self._tool(str(name), terms) for name, terms in given.items()}
 
     def _tool(self, name: str, terms: Any) -> ToolTerms:

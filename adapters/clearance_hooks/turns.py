@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from threading import Condition, Event, RLock, Thread
@@ -53,7 +54,11 @@ class Call:
 
 @dataclass(slots=True)
 class Turn:
-    """One attempt of a run. `lock` guards everything below it; nobody waits for the authority while holding it."""
+    """One attempt of a run. `lock` guards everything below it; nobody waits for the authority while holding it.
+
+    `inside` counts the handlers at work in it. `is_wanted`: one of them has answered somebody, who will tell its end.
+    `is_reopened`: its end was told already, and a task of the host goes on: it lasts as long as calls are open.
+    """
 
     key: TurnKey
     lock: RLock = field(default_factory=RLock)
@@ -66,6 +71,9 @@ class Turn:
     blocked: Counter[str] = field(default_factory=Counter)
     recorded: int = 0
     begun: int = 0
+    inside: int = 0
+    is_wanted: bool = False
+    is_reopened: bool = False
     awaits_usage: bool = False
     last_seen: float = 0.0
     close_at: float | None = None
@@ -155,16 +163,43 @@ class Turns:
         self._clock = clock
         self._turns: OrderedDict[TurnKey, Turn] = OrderedDict()
         self._closing: list[Turn] = []
+        self._ended: OrderedDict[TurnKey, None] = OrderedDict()
         self._wake = Condition(RLock())
         self._sweeper: Thread | None = None
 
-    def begin(self, ctx: HookContext) -> Turn:
-        """`enter`, for who will tell its end. Begun several times at once, it is over when all have ended it."""
-        return self._entered(ctx, 1)
+    @contextmanager
+    def inside(self, ctx: HookContext, *, begins: bool = False) -> Iterator[Turn]:
+        """The turn of this attempt, opened if it is new. Raises what opening its run raises; then there is no turn.
 
-    def enter(self, ctx: HookContext) -> Turn:
-        """The turn of this attempt, opened if it is new. Raises what opening its run raises; then there is no turn."""
-        return self._entered(ctx, 0)
+        `begins`: for who will tell its end. Begun several times at once, it is over when all have ended it. A turn in
+        which everybody was abandoned before they had an answer is ended, as its end may have been told already.
+        """
+        turn = self._entered(ctx, int(begins))
+        try:
+            yield turn
+        finally:
+            self._leave(turn, ctx, int(begins))
+
+    def _leave(self, turn: Turn, ctx: HookContext, begins: int) -> None:
+        with self._wake:
+            turn.inside -= 1
+            if not ctx.is_abandoned:
+                turn.is_wanted = True
+            elif self._turns.get(turn.key) is turn:  # else its end was told meanwhile
+                turn.begun -= begins
+        self._end_unwanted(turn)
+
+    def _end_unwanted(self, turn: Turn) -> None:
+        """End a turn of which nobody will tell the end."""
+        with self._wake:
+            is_open = self._turns.get(turn.key) is turn
+            if not is_open or turn.inside or turn.calls or turn.begun > 0 or (turn.is_wanted and not turn.is_reopened):
+                return
+            if not turn.is_wanted:
+                turn.awaits_usage = False  # nothing was allowed in it
+            self._begin_closing(turn)
+        if turn.is_idle:
+            self._close(turn)
 
     def _entered(self, ctx: HookContext, begins: int) -> Turn:
         turn = self._turn(ctx, begins)
@@ -198,21 +233,30 @@ class Turns:
             turn = self._turns.get(key)
             if turn is None:
                 return
+            if turn.begun > 0:
+                self._ended[key] = None
+                while len(self._ended) > MAX_TURNS:
+                    self._ended.popitem(last=False)
             turn.begun -= 1
             if turn.begun > 0:
                 return
-            del self._turns[key]
             if turn.run is None:  # never opened, so nothing was allowed in it
                 turn.awaits_usage = False
-            turn.close_at = self._clock() + self._settle_window_s
-            self._closing.append(turn)
-            self._sweep_soon()
+            self._begin_closing(turn)
         self.settled(turn)
+
+    def _begin_closing(self, turn: Turn) -> None:
+        del self._turns[turn.key]
+        turn.close_at = self._clock() + self._settle_window_s
+        self._closing.append(turn)
+        self._sweep_soon()
 
     def settled(self, turn: Turn) -> None:
         """A call of it has ended: close it if it was waiting for that."""
         if turn.close_at is not None and turn.is_idle:
             self._close(turn)
+        elif turn.close_at is None and not turn.calls:
+            self._end_unwanted(turn)
 
     def close(self) -> None:
         """End everything, whatever is open."""
@@ -245,9 +289,14 @@ class Turns:
                 if len(self._turns) >= MAX_TURNS:
                     raise LimitExceeded(f"{MAX_TURNS} runs are open already")
                 turn = Turn(key, last_seen=self._clock(), awaits_usage=self._whole_turns)
+                turn.is_reopened = key in self._ended
                 self._turns[key] = turn
                 self._sweep_soon()
+            if begins:
+                turn.is_reopened = False
+                self._ended.pop(key, None)
             turn.begun += begins
+            turn.inside += 1
             return turn
 
     def _open(self, turn: Turn, ctx: HookContext) -> None:

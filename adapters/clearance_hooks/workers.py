@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
@@ -14,7 +15,7 @@ from typing import Any
 from clearance.guard.process import current_pid
 
 MAX_THREADS = 32
-"""Handlers of one runner that may be at work, or hang, at a time; past it gates deny."""
+"""Handlers of one plugin that may be at work, or hang, at a time; past it the next wait for a free thread."""
 MAX_BACKLOG = 10_000
 IDLE_S = 30.0
 _END_S = 0.5
@@ -87,7 +88,7 @@ class Workers:
         return self._count - len(self._free)
 
     def submit(self, job: Job) -> bool:
-        """Run it now; False when every thread is taken."""
+        """Run it now or when a thread is free; False when too many wait."""
         if self._pid != current_pid():
             self._begin()
         with self._lock:
@@ -97,19 +98,20 @@ class Workers:
                 self._count += 1
                 worker = _Worker(self)
                 worker.start()
-            else:
+            elif len(self._backlog) >= MAX_BACKLOG:
                 return False
+            else:
+                self._backlog.append(job)
+                return True
         worker.box.put(job)
         return True
 
-    def submit_later(self, job: Job) -> bool:
-        """Run it now or when a thread is free; False when too many wait."""
-        if self.submit(job):
-            return True
+    def withdraw(self, job: Job) -> bool:
+        """True when it still waits for a thread: then it never runs."""
         with self._lock:
-            if len(self._backlog) >= MAX_BACKLOG:
+            if job not in self._backlog:
                 return False
-            self._backlog.append(job)
+            self._backlog.remove(job)
             return True
 
     def next_for(self, worker: _Worker) -> Job | None:
@@ -161,14 +163,28 @@ class _Worker(Thread):
                 job = following
 
 
+class Pools:
+    """One pool a plugin: whose handlers hang takes threads from nobody else."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, Workers] = {}
+
+    def of(self, plugin: str) -> Workers:
+        return self._pools.get(plugin) or self._pools.setdefault(plugin, Workers())
+
+    def close(self) -> None:
+        for pool in list(self._pools.values()):
+            pool.close()
+
+
 class Late(TimeoutError):
     """The work did not answer in time; an error of its own is another."""
 
 
-async def within(work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-    """Its answer, or Late. In a task of its own: work that ignores its cancellation is left behind, and what it answers
-    later counts for nothing."""
-    task = asyncio.ensure_future(_staying(work))
+async def within(work: Coroutine[Any, Any, Any], timeout_s: float, *, interrupts: bool = True) -> Any:
+    """Its answer, Late, or Left. In a task of its own: work that ignores its cancellation is left behind, and what it
+    answers later counts for nothing. `interrupts`: a KeyboardInterrupt goes through, as it may be the user's."""
+    task = asyncio.ensure_future(_staying(work, interrupts))
     task.add_done_callback(lambda _: work.close())  # cancelled before its first step, it would never have been awaited
     try:
         await asyncio.wait((task,), timeout=timeout_s)
@@ -178,7 +194,10 @@ async def within(work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
             task.add_done_callback(_forget)
     if not task.done():
         raise Late
-    return task.result()
+    answer = task.result()
+    if isinstance(answer, Left):
+        raise answer
+    return answer
 
 
 class Left(Exception):
@@ -189,13 +208,15 @@ class Left(Exception):
         self.original = original
 
 
-async def _staying(work: Coroutine[Any, Any, Any]) -> Any:
+async def _staying(work: Coroutine[Any, Any, Any], interrupts: bool) -> Any:
     try:
         return await work
-    except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+    except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
-        raise Left(error) from error
+        if interrupts and isinstance(error, KeyboardInterrupt):
+            raise
+        return Left(error)  # not raised: who is closed with GeneratorExit may return, but raise nothing else
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
@@ -215,7 +236,7 @@ class LoopThread:
     def run(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         """Raises TimeoutError, and cancels the work, when it takes longer."""
 
-        future = asyncio.run_coroutine_threadsafe(within(work, timeout_s), self._running())
+        future = self.start(work, timeout_s)
         try:
             # A handler that blocks the loop itself does not see its timeout.
             return future.result(timeout_s + 0.25)
@@ -223,9 +244,13 @@ class LoopThread:
             future.cancel()
             raise
 
+    def start(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Future[Any]:
+        """`run` for who does not wait."""
+        return asyncio.run_coroutine_threadsafe(within(work, timeout_s, interrupts=False), self._running())
+
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None or self._pid != current_pid():
+            if self._loop is None or self._pid != current_pid() or not self._thread.is_alive():
                 self._loop, self._pid = asyncio.new_event_loop(), current_pid()
                 self._thread = Thread(target=_run_loop, args=(self._loop,), name="clearance-hooks-loop", daemon=True)
                 self._thread.start()

@@ -115,10 +115,11 @@ class Clearance(AbstractCapability[Any]):  # type: ignore[misc]
     # --- model requests
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> ModelResponse:
+        state = self._state(ctx)
         try:
             return await handler(request_context)
-        finally:
-            await self._end(ctx, outcome="cancelled")
+        finally:  # the run may be over: a cancelled one is, before its requests are
+            await self._end(state, outcome="cancelled")
 
     async def prepare_model_request(self, ctx: Any, request_context: Any) -> Any:
         state = self._state(ctx)
@@ -136,20 +137,24 @@ class Clearance(AbstractCapability[Any]):  # type: ignore[misc]
         if verdict.block is not None:
             raise self._refusal(verdict.block)
         state.open = replace(event, model=verdict.model or event.model)
+        if _run_id(ctx) not in self._runs:  # it has ended while it was asked
+            await self._end(state, outcome="blocked")
+        self._state(ctx)
         return self._capped(request_context, verdict)
 
     async def after_model_request(self, ctx: Any, *, request_context: Any, response: ModelResponse) -> ModelResponse:
-        await self._end(ctx, outcome="ok", usage=_usage(response), model=response.model_name)
+        await self._end(self._runs.get(_run_id(ctx)), outcome="ok", usage=_usage(response), model=response.model_name)
         return response
 
     async def on_model_request_error(self, ctx: Any, *, request_context: Any, error: Exception) -> ModelResponse:
         status = getattr(error, "status_code", None)
-        await self._end(ctx, outcome="error", status_code=status, error=type(error).__name__)
+        await self._end(self._runs.get(_run_id(ctx)), outcome="error", status_code=status, error=type(error).__name__)
         raise error
 
-    async def _end(self, ctx: Any, **facts: Any) -> None:
+    async def _end(self, state: _RunState | None, **facts: Any) -> None:
         """Tell how the request in flight ended, if one is."""
-        state = self._state(ctx)
+        if state is None:
+            return
         event, state.open = state.open, None
         if event is not None:
             model = facts.pop("model", None) or event.model

@@ -34,6 +34,26 @@ def an_allowed_turn_runs_and_is_charged_what_it_cost(stage: Stage, host: Driver)
         raise Violation(f"the host answered {reply}")
 
 
+@scenario("turn", "tool")
+def the_host_asks_before_a_run(stage: Stage, host: Driver) -> None:
+    stage.script = sequence(ONE_TOOL)
+    host.turn(stage, PROMPT)
+    stage.at_rest()
+    unasked = [row.action["name"] for row in stage.calls() if (row.metadata or {}).get("unasked_run")]
+    if unasked:
+        raise Violation(f"before_agent_run was not asked before: {', '.join(unasked)}")
+
+
+@scenario("tool")
+def the_end_of_every_call_is_told(stage: Stage, host: Driver) -> None:
+    stage.script = sequence(ONE_TOOL)
+    host.turn(stage, PROMPT)
+    stage.at_rest()
+    untold = [row.action["name"] for row in stage.calls() if (row.committed_metadata or {}).get("error") == "RunEnded"]
+    if untold:
+        raise Violation(f"the run ended, and no after_... event had told the end of: {', '.join(untold)}")
+
+
 @scenario("turn")
 def without_budget_the_turn_makes_no_request(stage: Stage, host: Driver) -> None:
     stage.budget("0")

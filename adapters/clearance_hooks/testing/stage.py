@@ -169,6 +169,10 @@ class Stage:
         found = self.authority.reservations(ReservationQuery(status="ACTIVE"), limit=200).items
         return [f"{row.kind} {row.id}" for row in found]
 
+    def calls(self) -> list[Any]:
+        """The ledger's rows of model and tool calls."""
+        return [row for row in self.authority.reservations(limit=200).items if row.kind == "call"]
+
     def at_rest(self) -> None:
         deadline = time.monotonic() + _REST_S
         while held := self.held():
