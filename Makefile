@@ -24,7 +24,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What measures fairness or kills processes runs by itself, the rest side by side. Tests of real time-outs can fail on a
+# What kills processes runs apart from the rest. Tests of real time-outs can fail on a
 # machine that is busy elsewhere: what failed is run once more, alone, and must pass then. Both runs are printed.
 APART := --ignore tests/crash
 AGAIN := $(PYTEST) -q --last-failed --last-failed-no-failures none
@@ -33,7 +33,7 @@ unit: $(VENV)/test.stamp
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile $(APART) || $(AGAIN) $(APART)
 
 slow: $(VENV)/test.stamp
-	$(PYTEST) -q tests/crash || $(AGAIN) tests/crash
+	$(PYTEST) -q -n $(WORKERS) --dist load tests/crash || $(AGAIN) tests/crash
 
 newest: $(VENVS)/langchain-newest/test.stamp  ## LangChain's paths and ways out on the newest LangChain that installs (NEWEST=tests/langchain: all)
 	LANGSMITH_TRACING=false $(VENVS)/langchain-newest/bin/python -m pytest -q -n $(WORKERS) --dist load $(NEWEST)
