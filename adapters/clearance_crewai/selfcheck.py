@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import Any
 
-SUPPORTED = "crewai>=1.15.19,<1.16"
+SUPPORTED = "crewai>=1.15.30,<1.16"
 
 _SEAMS = {
     "chromadb.api.models.CollectionCommon": "CollectionCommon._embed",

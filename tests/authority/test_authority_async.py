@@ -138,6 +138,7 @@ def test_who_need_not_wait_is_answered_on_the_loop_itself(
     spend_twice_and_together(authority)
     assert threads[0] == threading.get_ident()
     assert len(threads) < 22, "those of one turn of the loop share a batch"
+    assert threads[-1] != threading.get_ident(), "for so many a thread waits for the disk"
     authority.close()
 
 

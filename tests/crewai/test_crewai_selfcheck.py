@@ -39,7 +39,7 @@ def test_this_version_passes() -> None:
 def test_a_missing_seam_is_named(monkeypatch: pytest.MonkeyPatch, holder: tuple[Any, str]) -> None:
     monkeypatch.delattr(*holder)
 
-    with pytest.raises(UnsupportedCrewAI, match=rf"has no {holder[0].__name__}.{holder[1]}.*install 'crewai>=1.15.19"):
+    with pytest.raises(UnsupportedCrewAI, match=rf"has no {holder[0].__name__}.{holder[1]}.*install 'crewai>=1.15.30"):
         selfcheck.check()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,17 @@ def test_few_spare_files_are_kept_and_a_child_leaves_its_parents_alone(journal: 
     for spare in journal.folder.glob("*.tmp"):
         spare.unlink()
     assert journal.write(written[1]), "somebody has tidied them away"
+
+
+def test_writers_of_equal_process_ids_share_no_spare_file(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two containers have them that keep one folder."""
+    assert journal.folder is not None
+    for number, writer in enumerate((journal, Journal(journal.folder))):
+        monkeypatch.setattr("clearance.remote.journal._numbers", count())
+        record = replace(RECORD, reservation_id=f"rsv_{number}")
+        writer.write(record)
+        writer.remove(Entry(record, record.encoded()))
+    assert len(list(journal.folder.glob("spare-*.tmp"))) == 2
 
 
 def test_writers_never_show_half_a_record(journal: Journal) -> None:

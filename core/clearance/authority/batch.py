@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from clearance.authority.helper import Helper
 from clearance.errors import AuthorityUnavailable, ClearanceError, LimitExceeded, StoreError
 from clearance.store.interface import MustWait, Needs, Store, Transaction
 
@@ -77,7 +77,7 @@ class GroupCommit:
         self._leading = False
         self._asked_this_turn = False
         self._inside: set[int] = set()
-        self._helper: _Helper | None = None
+        self._helper: Helper | None = None
 
     # -- callers ----------------------------------------------------------------------------------
 
@@ -305,10 +305,10 @@ class GroupCommit:
         for waiting in batch:
             waiting.done = True
 
-    def _helper_thread(self) -> _Helper:
+    def _helper_thread(self) -> Helper:
         with self._mutex:
             if self._helper is None:
-                self._helper = _Helper(self._lead_inside)
+                self._helper = Helper(self._lead_inside)
             return self._helper
 
     def close(self) -> None:
@@ -390,26 +390,3 @@ def _finish(futures: list[asyncio.Future[None]]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
-
-
-class _Helper:
-    """A daemon thread that leads batches for callers which must not block: event loops."""
-
-    def __init__(self, lead: Callable[[], None]) -> None:
-        self._lead = lead
-        self._turns: SimpleQueue[bool] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="clearance-ledger", daemon=True)
-        self._thread.start()
-
-    def lead(self) -> None:
-        self._turns.put(True)
-
-    def _work(self) -> None:
-        while self._turns.get():
-            self._lead()
-
-    def stop(self) -> None:
-        """After the turns that were asked for before."""
-        self._turns.put(False)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=5)

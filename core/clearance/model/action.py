@@ -38,13 +38,13 @@ def action(text: str) -> Action:
     return named(kind, name or kind)
 
 
-def named(kind: str, name: str) -> Action:
+def named(kind: str, name: str, tags: tuple[str, ...] = ()) -> Action:
     """The action of that kind and name; the same object each time, for agents do the same over and over."""
     if type(kind) is str and type(name) is str:
-        return _remembered(kind, name)
-    return Action(kind=kind, name=name)
+        return _remembered(kind, name, tags)
+    return Action(kind=kind, name=name, tags=tags)
 
 
-@lru_cache(maxsize=1024)
-def _remembered(kind: str, name: str) -> Action:
-    return Action(kind=kind, name=name)
+@lru_cache(maxsize=8192)
+def _remembered(kind: str, name: str, tags: tuple[str, ...]) -> Action:
+    return Action(kind=kind, name=name, tags=tags)

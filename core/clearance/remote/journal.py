@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class Journal:
         self._lock = threading.Lock()
         self._memory: dict[str, bytes] = {}
         self._spare: list[str] = []
+        # Not the process id: containers that share the folder have the same ones.
+        self._mark = secrets.token_hex(6)
 
     def close(self) -> None:
         while self._spare:
@@ -118,7 +121,7 @@ class Journal:
             folder.chmod(0o700)
             self._made = True
         path = f"{folder}{os.sep}{name}"
-        temporary = self._spare_file() or f"{path}.{os.getpid()}-{next(_numbers)}.tmp"
+        temporary = self._spare_file() or f"{path}.{self._mark}-{next(_numbers)}.tmp"
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
         except FileNotFoundError:  # somebody removed the folder
@@ -166,7 +169,7 @@ class Journal:
         if len(self._spare) >= MAX_SPARE:
             path.unlink()
             return
-        spare = f"{self.folder}{os.sep}spare-{os.getpid()}-{next(_numbers)}.tmp"
+        spare = f"{self.folder}{os.sep}spare-{self._mark}-{next(_numbers)}.tmp"
         os.rename(path, spare)
         self._spare.append(spare)
 

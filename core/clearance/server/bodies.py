@@ -14,7 +14,7 @@ from clearance.authority.interface import (
     MAX_TTL_MS,
     MIN_TTL_MS,
 )
-from clearance.model.action import Action
+from clearance.model.action import Action, named
 from clearance.model.amount import INT64_MAX, Amount, Unit
 from clearance.model.subject import LEVELS, MAX_DIMENSIONS, NAME_PATTERN, Subject
 
@@ -93,12 +93,7 @@ class ActionBody(Body):
         return value
 
     def of(self) -> Action:
-        return _action(self.kind, self.name, tuple(self.tags) if self.tags else ())
-
-
-@lru_cache(maxsize=8192)
-def _action(kind: str, name: str, tags: tuple[str, ...]) -> Action:
-    return Action(kind=kind, name=name, tags=tags)
+        return named(self.kind, self.name, tuple(self.tags) if self.tags else ())
 
 
 class AmountBody(Body):
