@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.results import Goal, Row, Say, Section, at_most
 from benchmarks.sizes import Sizes
@@ -21,21 +21,26 @@ HOW = (
     "A crew of one agent with CrewAI's own OpenAI provider, whose HTTP answers are made in this process: in each "
     "iteration the model calls a tool, in the last it answers. *Added* is what a governed run takes longer than the "
     "plain one of the same round, divided by its iterations (one model call and one tool call, both reserved and "
-    "settled); *share* is that of a plain iteration. `memory` and `file` are embedded authorities, the file with the "
+    "settled); *share* is that of a plain iteration. *Its model call* is `LLM.call` with the same messages and tools, "
+    "alone in an open run, *its tool call* what is left of the iteration. *Spread* is the distance between the "
+    "quartiles of the rounds: the noise of one run. `memory` and `file` are embedded authorities, the file with the "
     "default durability; its commits wait until the disk has them."
 )
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venvs" / "crewai" / "bin" / "python"
 ITERATIONS = 20
 SHARE_PERCENT = 3.0
-GOAL = f"a crew's iteration takes at most {SHARE_PERCENT:g} % longer, `memory`"
+GOAL = f"each %s takes at most {SHARE_PERCENT:g} %% of an iteration of a crew, `memory`"
 PLAIN, MEMORY, FILE = "plain", "memory", "file, `settlements`"
+CALLS = "%s: its model call"
+TOOLS = "%s: its tool call"
+KINDS = {"model call": CALLS, "tool call": TOOLS}
 
 
 def run(sizes: Sizes, say: Say) -> Section:
     section = Section("crewai", "CrewAI", HOW)
     if not PYTHON.exists():
-        section.goals.append(Goal(GOAL, "not measured: no .venvs/crewai (make crewai)", None))
+        section.goals += [Goal(GOAL % what, "not measured: no .venvs/crewai (make crewai)", None) for what in KINDS]
         return section
     say(f"crews of {ITERATIONS} iterations")
     seconds = sizes.seconds * sizes.rounds * 3
@@ -45,25 +50,44 @@ def run(sizes: Sizes, say: Say) -> Section:
         command = [str(PYTHON), "-m", "benchmarks.crewai", str(seconds)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     walls: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    section.rows.extend(_row(name, walls) for name in walls)
-    share = section.row(MEMORY)
-    assert share is not None, "every contestant has a row"
-    figure = share["share of an iteration %"]
-    assert isinstance(figure, float), "a share is a number"
-    section.goals.append(at_most(GOAL, figure, SHARE_PERCENT, "%"))
+    section.rows += _rows(walls)
+    section.goals += [_goal(section, what, name) for what, name in KINDS.items()]
     return section
 
 
-def _row(name: str, walls: dict[str, list[float]]) -> Row:
-    plain = median(walls[PLAIN])
-    added = median(ours - its for ours, its in zip(walls[name], walls[PLAIN], strict=True))
+def _goal(section: Section, what: str, name: str) -> Goal:
+    row = section.row(name % MEMORY)
+    figure = row["share of an iteration %"] if row is not None else None
+    return at_most(GOAL % what, figure if isinstance(figure, float) else None, SHARE_PERCENT, "%")
+
+
+def _rows(walls: dict[str, list[float]]) -> list[Row]:
+    """`walls` in seconds of one iteration, or of one model call."""
+    iteration = median(walls[PLAIN])
+    rows = [_row(PLAIN, walls[PLAIN], 0.0, iteration)]
+    for name in (MEMORY, FILE):
+        added = _added(walls[name], walls[PLAIN])
+        of_call = _added(walls[CALLS % name], walls[CALLS % PLAIN])
+        rows.append(_row(name, walls[name], added, iteration))
+        rows.append(_row(CALLS % name, walls[CALLS % name], of_call, iteration))
+        rows.append(_row(TOOLS % name, None, added - of_call, iteration))
+    return rows
+
+
+def _added(ours: list[float], plain: list[float]) -> float:
+    return median(one - other for one, other in zip(ours, plain, strict=True))
+
+
+def _row(name: str, walls: list[float] | None, added: float, iteration: float) -> Row:
+    quartiles = quantiles(walls, n=4) if walls else None
     return {
-        "crew": name,
-        "rounds": len(walls[name]),
-        "run ms": round(median(walls[name]) * 1e3, 1),
-        "iteration ms": round(median(walls[name]) / ITERATIONS * 1e3, 3),
-        "added us": round(added / ITERATIONS * 1e6, 1),
-        "share of an iteration %": round(added / plain * 100, 2),
+        "what": name,
+        "rounds": len(walls) if walls else None,
+        "ms": round(median(walls) * 1e3, 3) if walls else None,
+        "a run's ms": round(median(walls) * ITERATIONS * 1e3, 1) if walls and "call" not in name else None,
+        "added us": round(added * 1e6, 1),
+        "share of an iteration %": round(added / iteration * 100, 2),
+        "spread %": round((quartiles[2] - quartiles[0]) / iteration * 100, 2) if quartiles else None,
     }
 
 
@@ -71,62 +95,104 @@ def _row(name: str, walls: dict[str, list[float]]) -> Row:
 
 
 def measure(seconds: float) -> dict[str, list[float]]:
-    """Seconds of each run, contestants taking turns; the first round is not kept."""
+    """Seconds of an iteration and of a model call in each round, contestants taking turns; the first is not kept."""
     sys.path[:0] = [str(ROOT / "core"), str(ROOT / "adapters")]
-    walls: dict[str, list[float]] = {PLAIN: [], MEMORY: [], FILE: []}
     with ExitStack() as stack:
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="clearance-bench-"))
-        contestants = {
-            PLAIN: lambda crew: crew.kickoff(),
-            MEMORY: stack.enter_context(_governed("memory://")),
-            FILE: stack.enter_context(_governed(f"{place}/ledger.db")),
+        memory = stack.enter_context(_ledger("memory://"))
+        file = stack.enter_context(_ledger(f"{place}/ledger.db"))
+        contestants: dict[str, Callable[[], float]] = {
+            PLAIN: _iteration_of(lambda crew: crew.kickoff()),
+            MEMORY: _iteration_of(memory.kickoff),
+            FILE: _iteration_of(file.kickoff),
+            CALLS % PLAIN: _model_call,
+            CALLS % MEMORY: memory.model_call,
+            CALLS % FILE: file.model_call,
         }
+        walls: dict[str, list[float]] = {name: [] for name in contestants}
         end, rounds = monotonic() + seconds, 0
         while monotonic() < end or rounds < 3:
-            for name, kickoff in contestants.items():
-                took = _timed(kickoff)
+            for name, step in contestants.items():
+                took = step()
                 if rounds:
                     walls[name].append(took)
             rounds += 1
     return walls
 
 
+class _Governed(NamedTuple):
+    kickoff: Callable[[Any], Any]
+    model_call: Callable[[], float]
+
+
 @contextmanager
-def _governed(url: str) -> Iterator[Callable[[Any], Any]]:
+def _ledger(url: str) -> Iterator[_Governed]:
     import clearance
     import clearance_crewai
 
     authority = clearance.connect(url)
     authority.set_budget(clearance.BudgetSpec(scope="tenant:acme", allocated=clearance.usd("1000")))
-    acme = clearance.Subject(tenant="acme")
+    acme, dollar = clearance.Subject(tenant="acme"), clearance.usd("1")
     costs = {"look_up": clearance.usd("0.001")}
-    yield lambda crew: clearance_crewai.kickoff(crew, authority, acme, clearance.usd("1"), tool_costs=costs)
+
+    def model_call() -> float:
+        with clearance_crewai.run(authority, acme, dollar):
+            return _model_call()
+
+    yield _Governed(
+        lambda crew: clearance_crewai.kickoff(crew, authority, acme, dollar, tool_costs=costs),
+        model_call,
+    )
     authority.close()
 
 
-def _timed(kickoff: Callable[[Any], Any]) -> float:
-    crew = _crew()
+def _iteration_of(kickoff: Callable[[Any], Any]) -> Callable[[], float]:
+    def timed() -> float:
+        crew = _crew()
+        begun = perf_counter()
+        kickoff(crew)
+        return (perf_counter() - begun) / ITERATIONS
+
+    return timed
+
+
+def _model_call() -> float:
+    """As an agent's in the middle of its run: half of the history."""
+    llm, call = _llm(), {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    turn = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "w1 is known"},
+    ]
+    function = {"name": "look_up", "description": "Look a word up.", "parameters": {"type": "object"}}
+    tools = [{"type": "function", "function": function}]
+    messages: Any = [{"role": "user", "content": "read " * 100}, *turn * (ITERATIONS // 2)]
     begun = perf_counter()
-    kickoff(crew)
-    return perf_counter() - begun
+    for _ in range(ITERATIONS - 1):
+        llm.call(messages, tools=tools)
+    return (perf_counter() - begun) / (ITERATIONS - 1)
 
 
 def _crew() -> Any:
-    import httpx
-    from crewai import LLM, Agent, Crew, Task
+    from crewai import Agent, Crew, Task
     from crewai.tools import tool
-    from openai import OpenAI
 
     @tool
     def look_up(word: str) -> str:
         """Look a word up."""
         return f"{word} is known"
 
-    http = httpx.Client(transport=httpx.MockTransport(_answers()))
-    llm: Any = LLM(model="openai/gpt-4o-mini", api_key="none", max_tokens=50)
-    llm._client = OpenAI(api_key="none", http_client=http)
-    agent = Agent(role="Reader", goal="read", backstory="reads", llm=llm, tools=[look_up], max_iter=ITERATIONS * 2)
+    agent = Agent(role="Reader", goal="read", backstory="reads", llm=_llm(), tools=[look_up], max_iter=ITERATIONS * 2)
     return Crew(agents=[agent], tasks=[Task(description="read", expected_output="words", agent=agent)])
+
+
+def _llm() -> Any:
+    import httpx
+    from crewai import LLM
+    from openai import OpenAI
+
+    llm: Any = LLM(model="openai/gpt-4o-mini", api_key="none", max_tokens=50)
+    llm._client = OpenAI(api_key="none", http_client=httpx.Client(transport=httpx.MockTransport(_answers())))
+    return llm
 
 
 def _answers() -> Callable[[Any], Any]:

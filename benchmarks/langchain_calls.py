@@ -124,9 +124,14 @@ def _agents(on: Stage, others: dict[Key, Gates], asynchronous: bool) -> dict[Key
     for name, authority in on.authorities.items():
         ours = ClearanceMiddleware(authority, SUBJECT)
         found[Key(MIDDLEWARE, name)] = agent(ours, asynchronous=asynchronous)
+        found[Key(GUARD, name)] = agent(asynchronous=asynchronous, governed=_guarding(authority))
     for key, gates in others.items():
         found[key] = agent(*gates(asynchronous), asynchronous=asynchronous)
     return found
+
+
+def _guarding(authority: Authority) -> Callable[[Any], Any]:
+    return lambda it: guard(it, authority, SUBJECT)
 
 
 def _invoking(called: Any, asked: Any, **options: Any) -> Callable[[], object]:

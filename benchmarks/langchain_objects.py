@@ -3,7 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,6 +23,7 @@ QUESTION = "What does the word mean?"
 ASKED = {"messages": [("user", QUESTION)]}
 CALLS_OF_A_RUN = 3
 """Two of the model and one of the tool."""
+_call_ids = count()
 
 
 class InstantModel(BaseChatModel):
@@ -56,7 +57,7 @@ class InstantModel(BaseChatModel):
 def _answer(messages: list[BaseMessage], tools: list[dict[str, Any]] | None) -> ChatResult:
     calls = []
     if tools and not isinstance(messages[-1], ToolMessage):
-        calls = [{"name": tools[0]["function"]["name"], "args": {"word": "word"}, "id": "call_1"}]
+        calls = [{"name": tools[0]["function"]["name"], "args": {"word": "word"}, "id": f"call_{next(_call_ids)}"}]
     message = AIMessage(
         "" if calls else "It means a lot.",
         tool_calls=calls,
@@ -100,9 +101,12 @@ class EmptyMiddleware(AgentMiddleware[Any, Any, Any]):
         return await handler(request)
 
 
-def agent(*middleware: AgentMiddleware[Any, Any, Any], asynchronous: bool) -> Any:
-    """One run of it is CALLS_OF_A_RUN calls."""
-    return create_agent(InstantModel(), [async_tool() if asynchronous else sync_tool()], middleware=middleware)
+def agent(
+    *middleware: AgentMiddleware[Any, Any, Any], asynchronous: bool, governed: Callable[[Any], Any] = lambda it: it
+) -> Any:
+    """One run of it is CALLS_OF_A_RUN calls. `governed` gets its model and its tool."""
+    tool = governed(async_tool() if asynchronous else sync_tool())
+    return create_agent(governed(InstantModel()), [tool], middleware=middleware)
 
 
 class NoAuthority:

@@ -1,15 +1,16 @@
-"""langchain-runcycles: the middleware of the Cycles protocol, against a server that always answers the same."""
+"""langchain-runcycles: the middleware of the Cycles protocol, which leaves deciding to a server: here, ours."""
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.constant_server import serving
-from benchmarks.peer_runcycles import COMMITTED, RESERVED
+from benchmarks import http_servers
 from benchmarks.workload import ACTUAL, ESTIMATE, SUBJECT
+
+DURABILITY = "process"
+"""Of the server's ledger: the fastest that keeps anything."""
 
 
 class Peer:
@@ -19,9 +20,12 @@ class Peer:
         import langchain_runcycles
         import runcycles
 
-        port = stack.enter_context(serving(json.dumps(RESERVED), json.dumps(COMMITTED)))
+        served = stack.enter_context(http_servers.ours(place / "peer.db", http_servers.SHARED, 1, DURABILITY))
         config = runcycles.CyclesConfig(
-            base_url=f"http://127.0.0.1:{port}", api_key="none", tenant="acme", journal_dir=str(place / "journal")
+            base_url=f"http://127.0.0.1:{served.port}",
+            api_key=served.api_key,
+            tenant=http_servers.TENANT,
+            journal_dir=str(place / "journal"),
         )
         self._gates: Any = langchain_runcycles
         self._sync = stack.enter_context(runcycles.CyclesClient(config))

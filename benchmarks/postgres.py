@@ -25,13 +25,16 @@ HOW = (
     "A PostgreSQL of its own with `synchronous_commit = on` and real syncs, on the machine of the callers. *Direct* is "
     "one process with threads over the database, four budgeted scopes a call: at `power` every answer waits for the "
     "disk, at `settlements`, the default, a new hold does not; *server*: `http_load`'s clients of one server process. "
-    "*By hand, one call each* and *batches of 64* are PL/pgSQL functions that write the same kinds of rows and check "
-    "nothing but the balance; the batched floor never waits for callers. All take a turn in each round."
+    "*By hand* are PL/pgSQL functions that write the same kinds of rows and check nothing but the balance. *One call "
+    "each* is a connection a caller. *In batches*, the batched floor, is one connection that asks for as many at once "
+    "as there are callers, which is what those could have under way, and pays for no caller. *Full batches* are always "
+    "64, by two connections: no callers wait for an answer there. All take a turn in each round."
 )
 ONE, HUNDRED = "1 hot", "100"
 DIRECT = {durability: f"direct, `{durability}`" for durability in ("power", "settlements")}
-SERVER, EACH, BATCHED = "server, `power`", "by hand, one call each", "by hand, batches of 64"
-BATCH = 64
+SERVER, EACH = "server, `power`", "by hand, one call each"
+BATCHED, FULL = "by hand, in batches", "by hand, full batches"
+FULL_BATCH = 64
 GROWTH_CALLERS = 8
 
 
@@ -75,7 +78,7 @@ def _crowds(new_database: Callable[[], str], tenants: str, amounts: Amounts, say
     try:
         for callers in amounts.callers:
             say(f"{tenants} tenant(s), {callers} callers")
-            found = {who: Samples() for who in (*opened, EACH, BATCHED)}
+            found = {who: Samples() for who in (*opened, EACH, BATCHED, FULL)}
             for authority, subjects in opened.values():
                 _crowd(authority, subjects, callers, amounts.seconds / 4)
             for _ in range(amounts.rounds):
@@ -83,9 +86,9 @@ def _crowds(new_database: Callable[[], str], tenants: str, amounts: Amounts, say
                     gc.collect()
                     found[who].add(*_crowd(authority, subjects, callers, amounts.seconds))
                 found[EACH].add(*floor.measure(callers, 1, amounts.seconds / 2))
+                found[BATCHED].add(*_batches(floor, 1, callers, amounts.seconds / 2))
                 # More connections than this on one row only wait for each other.
-                times, wall = floor.measure(min(callers, 2), BATCH, amounts.seconds / 2)
-                found[BATCHED].add([time for time in times for _ in range(BATCH)], wall)
+                found[FULL].add(*_batches(floor, min(callers, 2), FULL_BATCH, amounts.seconds / 2))
             if tenants == ONE:
                 found[SERVER] = _served(new_database(), callers, amounts)
             best = found[BATCHED].rate
@@ -94,6 +97,12 @@ def _crowds(new_database: Callable[[], str], tenants: str, amounts: Amounts, say
         for authority, _ in opened.values():
             authority.close()
     return rows
+
+
+def _batches(floor: PostgresFloor, connections: int, size: int, seconds: float) -> tuple[list[int], float]:
+    """Each lifecycle of a batch takes as long as the batch."""
+    times, wall = floor.measure(connections, size, seconds)
+    return [time for time in times for _ in range(size)], wall
 
 
 def _opened(url: str, tenants: int, durability: str) -> tuple[LocalAuthority, list[Subject]]:

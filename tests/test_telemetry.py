@@ -91,6 +91,85 @@ def test_guards_make_the_same_spans(authority: LocalAuthority, spans: InMemorySp
     assert [span.name for span in spans.get_finished_spans()] == ["clearance.reserve", "clearance.commit"]
 
 
+class Watch:
+    """What `telemetry` takes for the monotonic clock, in seconds, and how often it has asked who takes spans."""
+
+    now = 1_000.0
+    questions = 0
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """A program that has not said yet who takes spans."""
+    watch, ask = Watch(), trace.get_tracer_provider
+
+    def asked() -> trace.TracerProvider:
+        watch.questions += 1
+        return ask()
+
+    monkeypatch.delenv("OTEL_PYTHON_TRACER_PROVIDER", raising=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "get_tracer_provider", asked)
+    monkeypatch.setattr("clearance.telemetry.monotonic", lambda: watch.now)
+    return watch
+
+
+@pytest.fixture
+def early(watch: Watch) -> Iterator[LocalAuthority]:
+    """Opened, and used, before anybody takes spans."""
+    opened = connect("memory://")
+    assert isinstance(opened, LocalAuthority)
+    opened.set_budget(BudgetSpec(scope="tenant:acme", allocated=usd(1)))
+    opened.event(SUBJECT, CALL, usd("0.01"))
+    watch.questions = 0
+    yield opened
+    opened.close()
+
+
+def named(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What `trace.set_tracer_provider` does, so that it can be undone."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return exporter
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_provider_that_is_named_later_is_noticed_within_a_tenth_of_a_second(
+    is_async: bool, early: LocalAuthority, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spend() -> None:
+        if is_async:
+            asyncio.run(early.aevent(SUBJECT, CALL, usd("0.01")))
+        else:
+            early.event(SUBJECT, CALL, usd("0.01"))
+
+    exporter = named(monkeypatch)
+    watch.now = 1_000.099
+    spend()
+    assert (watch.questions, exporter.get_finished_spans()) == (0, ())
+    watch.now = 1_000.1
+    spend()
+    assert [span.name for span in exporter.get_finished_spans()] == ["clearance.event"]
+
+
+def test_who_takes_spans_is_asked_ten_times_a_second_at_most_and_not_again_after_a_yes(
+    early: LocalAuthority, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spend_for_a_second() -> None:
+        for hundredth in range(1, 101):
+            watch.now = began + hundredth / 100
+            early.event(SUBJECT, CALL, usd("0.001"))
+
+    began = watch.now
+    spend_for_a_second()
+    assert 9 <= watch.questions <= 10
+    named(monkeypatch)
+    began, watch.questions = watch.now + 1, 0
+    spend_for_a_second()
+    assert watch.questions == 1
+
+
 def test_without_the_package_an_authority_is_as_it_was() -> None:
     script = (
         "import sys; sys.modules['opentelemetry'] = None\n"

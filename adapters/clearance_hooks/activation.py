@@ -14,10 +14,11 @@ from clearance.errors import InvalidRequest
 from clearance.guard.process import current_pid
 from clearance_hooks.capabilities import Capabilities
 from clearance_hooks.denying import DenyingPlugin
+from clearance_hooks.failures import place_of
 from clearance_hooks.hostconfig import Entry, HostConfig, load
 from clearance_hooks.plugin import PLUGIN_ID, ClearancePlugin
 from clearance_hooks.registry import Registry
-from clearance_hooks.runner import Runner, place_of
+from clearance_hooks.runner import Runner
 from clearance_hooks.settings import Settings
 from clearance_hooks.specs import ENTRY_POINTS, HOOKS
 

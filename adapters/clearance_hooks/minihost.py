@@ -18,6 +18,7 @@ from typing import Any
 
 from clearance.pricing.usage import Usage
 from clearance_hooks.activation import load_runner
+from clearance_hooks.approving import Approver
 from clearance_hooks.capabilities import MINIHOST
 from clearance_hooks.errors import Blocked
 from clearance_hooks.events import (
@@ -33,7 +34,7 @@ from clearance_hooks.events import (
 )
 from clearance_hooks.plugin import PLUGIN_ID, ClearancePlugin
 from clearance_hooks.results import Block, ModelVerdict, PromptPatch
-from clearance_hooks.runner import Approver, Runner
+from clearance_hooks.runner import Runner
 
 _STOP_S = 2.0
 

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import ref
 
 from clearance.authority.interface import Authority
-from clearance.connecting import connect
+from clearance.connecting import connect, default_prices
 from clearance.errors import ApprovalRequired, AuthorityUnavailable, ClearanceError, Denied
 from clearance.guard import Guarding, Permit, Run
 from clearance.model.results import Stop
@@ -359,13 +359,10 @@ class ClearancePlugin:
                 runner.tell("kill_switch_changed", state=stop.state, scope=stop.scope, reason=stop.reason)
 
 
-def _prices(settings: Settings) -> PriceBook:
-    if settings.prices is not None:
-        return PriceBook(dict(settings.prices), settings.unknown)  # type: ignore[arg-type]
-    from clearance.config import here
-
-    found = here(("prices",))
-    return PriceBook() if found is None else found.price_book()
+def _prices(settings: Settings) -> Prices:
+    if settings.prices is None:
+        return default_prices()
+    return PriceBook(dict(settings.prices), settings.unknown)  # type: ignore[arg-type]
 
 
 def _same(call: Call, fingerprint: str) -> Answer | None:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any, TypeVar
 
-from clearance.errors import AuthorityUnavailable
 from clearance.model.action import Action
 from clearance.model.amount import Amount
 from clearance_hooks import results as re
+from clearance_hooks.approving import Approver, asked_tool_call, not_approved
 from clearance_hooks.capabilities import MINIHOST, Capabilities
-from clearance_hooks.dispatch import (
-    APPROVAL_REQUIRED,
-    AUTHORITY_UNAVAILABLE,
-    HOOK_FAILED,
-    HOOK_TIMEOUT,
-    Dispatch,
-    Dispatcher,
-    Failure,
-    Invoke,
-    model_ended,
-    tool_ended,
-)
+from clearance_hooks.dispatch import APPROVAL_REQUIRED, Dispatch, Dispatcher, Failure, Invoke, model_ended, tool_ended
 from clearance_hooks.events import (
     AfterModelCall,
     AfterToolCall,
@@ -40,17 +26,15 @@ from clearance_hooks.events import (
     BeforeToolCall,
     Caller,
     HookContext,
-    isolated,
 )
-from clearance_hooks.registry import Impl, OnError, Registry, name_of
+from clearance_hooks.failures import crowded, late, raised
+from clearance_hooks.registry import Impl, Registry, name_of
 from clearance_hooks.specs import HOOKS
-from clearance_hooks.workers import Job, Late, Left, LoopThread, Pools, Workers, within
+from clearance_hooks.workers import Job, Late, LoopThread, Pools, Workers, within
 
 T = TypeVar("T")
 log = logging.getLogger("clearance.hooks")
 
-Approver = Callable[[re.RequireApproval, BeforeToolCall], "re.Approved | Awaitable[re.Approved | None] | None"]
-"""Asks a person. `Approved(by="ann")` is a yes; None and False are a no, and so is everything else, which is logged."""
 MAX_HISTORY = 100
 
 
@@ -118,15 +102,11 @@ class Runner:
     ) -> re.ToolVerdict:
         """The verdict, after asking `approver` where a person must agree; without one such a call is blocked."""
         try:
-            verdict = self._drive(self._dispatcher.tool_call(event, ctx))
-            if verdict.approval is None or verdict.block:
+            verdict = self._drive(asked_tool_call(self._dispatcher, event, ctx, approver))
+            if verdict.approval is None:
                 return verdict
-            event = replace(event, params=verdict.params)
-            who = self._ask(approver, verdict.approval, event)
-            if who is None:
-                self.after_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
-                return _not_approved(verdict, approver)
-            return self._drive(self._dispatcher.tool_call(replace(event, approved_by=who), ctx))
+            self.after_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
+            return not_approved(verdict, approver)
         except BaseException:
             self._interrupted("after_tool_call", tool_ended(event, "blocked"), ctx)
             raise
@@ -135,15 +115,11 @@ class Runner:
         self, event: BeforeToolCall, ctx: HookContext, approver: Approver | None = None
     ) -> re.ToolVerdict:
         try:
-            verdict = await self._adrive(self._dispatcher.tool_call(event, ctx))
-            if verdict.approval is None or verdict.block:
+            verdict = await self._adrive(asked_tool_call(self._dispatcher, event, ctx, approver))
+            if verdict.approval is None:
                 return verdict
-            event = replace(event, params=verdict.params)
-            who = await self._aask(approver, verdict.approval, event)
-            if who is None:
-                await self.aafter_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
-                return _not_approved(verdict, approver)
-            return await self._adrive(self._dispatcher.tool_call(replace(event, approved_by=who), ctx))
+            await self.aafter_tool_call(tool_ended(event, "denied", APPROVAL_REQUIRED), ctx)
+            return not_approved(verdict, approver)
         except BaseException:
             self._interrupted("after_tool_call", tool_ended(event, "blocked"), ctx)
             raise
@@ -227,20 +203,6 @@ class Runner:
             elif not self._pools.of(impl.plugin).submit(Job(_logging, {"impl": impl, "arguments": arguments})):
                 log.error("%s could not be told of an interrupted call: too much is waiting", impl)
 
-    # --- approvals
-
-    def _ask(self, approver: Approver | None, wanted: re.RequireApproval, event: BeforeToolCall) -> str | None:
-        if approver is None:
-            return None
-        impl = _approving(approver, wanted)
-        return _named(self._call(Invoke(impl, {"wanted": wanted, "event": isolated(event)})))
-
-    async def _aask(self, approver: Approver | None, wanted: re.RequireApproval, event: BeforeToolCall) -> str | None:
-        if approver is None:
-            return None
-        impl = _approving(approver, wanted)
-        return _named(await self._acall(Invoke(impl, {"wanted": wanted, "event": isolated(event)})))
-
     # --- the two ways of calling
 
     def _drive(self, steps: Dispatch[T]) -> T:
@@ -270,12 +232,12 @@ class Runner:
             try:
                 return self._loop.run(impl.function(**arguments), timeout_s)
             except TimeoutError:
-                return _late(timeout_s)
+                return late(timeout_s)
             except Exception as error:
-                return _raised(error)
+                return raised(error)
         job, pool, is_done = Job(impl.function, arguments), self._pools.of(impl.plugin), False
         if not pool.submit(job):
-            return _crowded(pool.busy)
+            return crowded(pool.busy)
         try:
             is_done = job.wait(timeout_s)
         finally:
@@ -283,7 +245,7 @@ class Runner:
             is_unasked = not is_done and _withdrawn(impl, job, pool)
         if is_done:
             return _result(job)
-        return _crowded(pool.busy) if is_unasked else _late(timeout_s)
+        return crowded(pool.busy) if is_unasked else late(timeout_s)
 
     async def _acall(self, invoke: Invoke) -> Any:
         impl, timeout_s, caller = invoke.impl, _timeout_s(invoke), Caller()
@@ -295,7 +257,7 @@ class Runner:
         job, pool = Job(impl.function, arguments), self._pools.of(impl.plugin)
         future = job.future()
         if not pool.submit(job):
-            return _crowded(pool.busy)
+            return crowded(pool.busy)
         is_cancelled = True
         try:
             await asyncio.wait((future,), timeout=timeout_s)
@@ -306,7 +268,7 @@ class Runner:
             is_unasked = caller.gone and _withdrawn(impl, job, pool)
         if future.done():
             return _result(job)
-        return _crowded(pool.busy) if is_unasked else _late(timeout_s)
+        return crowded(pool.busy) if is_unasked else late(timeout_s)
 
 
 def _withdrawn(impl: Impl, job: Job, pool: Workers) -> bool:
@@ -327,7 +289,7 @@ def _answer_of(future: Future[Any]) -> Any:
     if future.cancelled():
         return None
     error = future.exception()
-    return None if error is None else _raised(error)
+    return None if error is None else raised(error)
 
 
 async def _awaited(impl: Impl, arguments: dict[str, Any], timeout_s: float) -> Any:
@@ -335,13 +297,13 @@ async def _awaited(impl: Impl, arguments: dict[str, Any], timeout_s: float) -> A
     try:
         return await within(impl.function(**arguments), timeout_s)
     except Late:
-        return _late(timeout_s)
+        return late(timeout_s)
     except asyncio.CancelledError as error:
         if _cancelling() > before:
             raise  # the host's own task was cancelled
-        return _raised(error)
+        return raised(error)
     except Exception as error:
-        return _raised(error)
+        return raised(error)
 
 
 def _cancelling() -> int:
@@ -355,7 +317,7 @@ def _inline(impl: Impl, arguments: dict[str, Any]) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also an exit: a plugin must not take the host with it
-        return _raised(error)
+        return raised(error)
 
 
 def _one(impl: Impl, arguments: dict[str, Any]) -> Dispatch[None]:
@@ -381,72 +343,4 @@ def _timeout_s(invoke: Invoke) -> float:
 
 
 def _result(job: Job) -> Any:
-    return job.value if job.error is None else _raised(job.error)
-
-
-def _late(timeout_s: float) -> Failure:
-    return Failure(HOOK_TIMEOUT, f"gave no answer within {round(timeout_s * 1000)} ms")
-
-
-def _crowded(busy: int) -> Failure:
-    return Failure(HOOK_TIMEOUT, f"was not asked, since {busy} handlers are at work or hang")
-
-
-def _raised(error: BaseException) -> Failure:
-    if isinstance(error, Left):
-        error = error.original
-    if isinstance(error, AuthorityUnavailable):
-        return Failure(AUTHORITY_UNAVAILABLE, f"could not reach the authority ({type(error).__name__})")
-    return Failure(HOOK_FAILED, f"raised {type(error).__name__}{place_of(error)}")
-
-
-def place_of(error: BaseException) -> str:
-    """Where it was raised; the message could carry a prompt or a secret."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" in {PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-
-
-def _approving(approver: Approver, wanted: re.RequireApproval) -> Impl:
-    def ask(wanted: re.RequireApproval, event: BeforeToolCall) -> Any:
-        return approver(wanted, event)
-
-    async def aask(wanted: re.RequireApproval, event: BeforeToolCall) -> Any:
-        answer = approver(wanted, event)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    is_async = inspect.iscoroutinefunction(approver) or inspect.iscoroutinefunction(type(approver).__call__)
-    on_error: OnError = "deny"
-    return Impl(
-        plugin="approver",
-        hook="before_tool_call",
-        function=aask if is_async else ask,
-        argnames=("wanted", "event"),
-        priority=0,
-        on_error=on_error,
-        timeout_s=wanted.timeout_ms / 1000,
-        is_async=is_async,
-        is_inline=False,
-    )
-
-
-def _named(answer: Any) -> str | None:
-    """Who has approved. A text is no yes, whatever it says: it may as well be "no"."""
-    if isinstance(answer, re.Approved):
-        return answer.by
-    if isinstance(answer, Failure):
-        log.warning("the approver %s; not approved", answer.why)
-    elif answer is not None and answer is not False:
-        if inspect.iscoroutine(answer):
-            answer.close()
-        kind = type(answer).__name__
-        log.warning("the approver answered a %s; not approved, which only Approved(by=...) is", kind)
-    return None
-
-
-def _not_approved(verdict: re.ToolVerdict, approver: Approver | None) -> re.ToolVerdict:
-    assert verdict.approval is not None
-    why = "nobody can be asked here" if approver is None else "it was not given"
-    message = f"{verdict.approval.title}: this needs a person's approval, and {why}."
-    return replace(verdict, block=re.Block(APPROVAL_REQUIRED, message), approval=None)
+    return job.value if job.error is None else raised(job.error)

@@ -142,6 +142,25 @@ def test_who_need_not_wait_is_answered_on_the_loop_itself(
     authority.close()
 
 
+def test_a_hold_and_its_settlement_take_one_turn_of_the_loop_and_more_takes_another() -> None:
+    authority = EmbeddedAuthority(SqliteStore(MEMORY), background=False)
+    budget(authority)
+    others: list[str] = []
+
+    async def spend() -> list[list[str]]:
+        asyncio.get_running_loop().call_soon(others.append, "another")
+        seen = []
+        held = await authority.areserve(ACME, CALL, tokens(10))
+        seen.append([*others])
+        await authority.acommit(str(held.reservation_id), tokens(4))
+        seen.append([*others])
+        await authority.areserve(ACME, CALL, tokens(10))
+        return [*seen, [*others]]
+
+    assert asyncio.run(spend()) == [[], [], ["another"]]
+    authority.close()
+
+
 def test_a_loop_is_not_held_up_by_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = EmbeddedAuthority(SqliteStore(tmp_path / "ledger.db"), durability="power")
     budget(authority)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def in_child(work: Callable[[], None]) -> int:
         child = os.fork()
     if child == 0:
         code = 1
+        signal.alarm(30)  # a child that waits for ever ends by it
         try:
             work()
             code = 0

@@ -146,6 +146,22 @@ def test_the_doctor_asks_for_what_a_run_holds_and_leaves_the_ledger_as_it_is(
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("stop", ["kill", "pause"])
+def test_a_stop_is_a_warning_since_the_guard_is_armed_and_the_authority_answers(stop: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = connect(url)
+    ledger.set_budget(BudgetSpec(scope="tenant:acme", allocated="5.00"))
+    getattr(ledger, stop)("tenant:acme", reason="incident 7")
+    ledger.close()
+    path = entry(tmp_path, {"tenant": "acme", "run_budget": "1.00", "authority": {"url": url}})
+    done = doctor("doctor", str(path), "--json")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["failed"], facts["warned"]) == (0, 0, 1)
+    warning = next(check for check in facts["checks"] if check["level"] == "warn")
+    assert warning["text"].startswith("answers, and denies now: tenant:acme was ")
+    assert "incident 7" in warning["text"]
+
+
 def test_the_doctor_asks_a_server_and_makes_no_journal(tmp_path: Path) -> None:
     path = entry(tmp_path, {"tenant": "acme", "authority": {"url": "http://127.0.0.1:9", "token": "x"}})
     before = listing(tmp_path)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clearance.authority.budgets import BudgetSpec
-from clearance.connecting import LocalAuthority, connect
+from clearance.connecting import LocalAuthority, connect, default_prices
 from clearance.errors import Killed
 from clearance.model.amount import credits, usd
 from clearance.model.caps import Caps, CapsRule
@@ -535,6 +535,17 @@ def test_a_model_without_a_price_is_blocked(make: Make) -> None:
     block = desk.runner.before_model_call(BeforeModelCall(call_id="c", model="unheard-of"), CTX).block
     assert block is not None
     assert block.code == "PRICE_UNKNOWN"
+
+
+def test_prices_are_those_of_the_settings_else_of_the_book_that_all_share(make: Make) -> None:
+    authority = make().authority
+
+    def prices(settings: Settings) -> Any:
+        return ClearancePlugin(settings, MINIHOST, authority=authority).ready().prices
+
+    assert prices(Settings(subject=ACME)) is default_prices()
+    own = prices(Settings(subject=ACME, prices={"mine": {"input": "1", "output": "1"}}))
+    assert own.price("mine", USED) == usd("0.00003")
 
 
 def test_a_call_whose_model_nobody_names_is_blocked(make: Make) -> None:

@@ -26,6 +26,7 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse, TextPa
 from clearance.errors import InvalidRequest
 from clearance.pricing.usage import Usage
 from clearance_hooks.activation import load_runner
+from clearance_hooks.approving import Approver
 from clearance_hooks.capabilities import PYDANTIC_AI
 from clearance_hooks.dispatch import APPROVAL_REQUIRED, CANNOT_APPLY
 from clearance_hooks.errors import Blocked
@@ -41,7 +42,7 @@ from clearance_hooks.events import (
 )
 from clearance_hooks.hosts import deny_style
 from clearance_hooks.results import Block, ModelVerdict
-from clearance_hooks.runner import Approver, Runner
+from clearance_hooks.runner import Runner
 
 _SCHEMA_BYTES = 256
 

@@ -28,6 +28,8 @@ MAX_BATCH = 256
 MAX_QUEUE = 10_000
 FEW = 4
 """So many an event loop flushes itself. Of more, a thread waits for the disk while the loop goes on to the next."""
+PER_TURN = 2
+"""A hold and its settlement: so often a task is answered before others of its event loop get their turn."""
 MAX_TRIES = 12
 """How often a batch is run anew when another process has changed its rows."""
 WAIT_SECONDS = 10.0
@@ -75,7 +77,8 @@ class GroupCommit:
         self._mutex = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         self._leading = False
-        self._asked_this_turn = False
+        self._turn_of: asyncio.Task[Any] | None = None
+        self._left_in_turn = PER_TURN
         self._inside: set[int] = set()
         self._helper: Helper | None = None
 
@@ -121,18 +124,25 @@ class GroupCommit:
         gate.acquire()
 
     async def arun(self, operation: Operation[R]) -> R:
-        waiting = None
-        if not self._asked_this_turn:
-            self._asked_this_turn = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
-            waiting = self._run_at_once(operation)
+        waiting = self._run_at_once(operation) if self._has_turn() else None
         if waiting is None:
             waiting = await self._run_together(operation)
         answer: R = _answer(waiting)
         return answer
 
+    def _has_turn(self) -> bool:
+        """True for the first task that asks in a turn of the loop, PER_TURN times."""
+        task = asyncio.current_task()
+        if self._left_in_turn == PER_TURN:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._turn_of = task
+        elif self._turn_of is not task or not self._left_in_turn:
+            return False
+        self._left_in_turn -= 1
+        return True
+
     def _end_turn(self) -> None:
-        self._asked_this_turn = False
+        self._turn_of, self._left_in_turn = None, PER_TURN
 
     def _run_at_once(self, operation: Operation[Any]) -> _Waiting | None:
         """On the event loop itself, for a change of threads costs more than most operations; None if it would wait."""

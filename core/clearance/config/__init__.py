@@ -31,7 +31,7 @@
 
 from clearance.config.amounts import parse_amount_of
 from clearance.config.budgets import read_budget
-from clearance.config.file import SECTIONS, Config, here, load, parse
+from clearance.config.file import SECTIONS, Config, load, parse
 from clearance.config.plan import Change, Plan, differences, plan, spec_of
 from clearance.config.problems import ConfigInvalid, Problem, Report
 from clearance.config.server import ServerOptions
@@ -46,7 +46,6 @@ __all__ = [
     "Report",
     "ServerOptions",
     "differences",
-    "here",
     "load",
     "parse",
     "parse_amount_of",

@@ -72,14 +72,6 @@ class Config:
         return PriceBook(self.prices, self.unknown)  # type: ignore[arg-type]
 
 
-HERE = "clearance.yaml"
-
-
-def here(sections: Collection[str] = SECTIONS) -> Config | None:
-    """What `clearance.yaml` in the present folder says, None where there is none: for programs as for commands."""
-    return load(HERE, sections) if pathlib.Path(HERE).is_file() else None
-
-
 def load(path: str | pathlib.Path, sections: Collection[str] = SECTIONS) -> Config:
     """Read and check a file. Raises ConfigInvalid with every problem at once.
 

@@ -94,6 +94,8 @@ class Rates:
         A discount without a price of its own is charged as standard, which is never too low. A premium one without
         raises PriceUnknown.
         """
+        if not name:
+            return self
         for known, rates in self.service_tiers:
             if known == name:
                 return rates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from clearance.errors import InvalidRequest
@@ -21,6 +22,7 @@ _COUNTS = (
     "audio_output_tokens",
     "cache_write_1h_tokens",
 )
+_counts = attrgetter(*_COUNTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Usage:
     service_tier: str = ""
 
     def __post_init__(self) -> None:
-        counts = [getattr(self, name) for name in _COUNTS]
+        counts = _counts(self)
         if set(map(type, counts)) != {int} or min(counts) < 0:
             for name, count in zip(_COUNTS, counts, strict=True):
                 _checked(count, name)
@@ -150,11 +152,13 @@ def _count(usage: Mapping[str, Any], key: str) -> int:
 
 def _totals(usage: Mapping[str, Any], in_keys: tuple[str, ...], out_keys: tuple[str, ...]) -> tuple[int, int]:
     """Tokens in and out. What only `total_tokens` knows is output, the dearer kind: hidden reasoning, mostly."""
-    if all(usage.get(key) is None for key in (*in_keys, *out_keys, "total_tokens")):
+    known = [key for key in (*in_keys, *out_keys, "total_tokens") if usage.get(key) is not None]
+    if not known:
         raise InvalidRequest("usage", "has no totals", " or ".join((*in_keys, *out_keys)))
-    tokens_in = max(_count(usage, key) for key in in_keys)
-    tokens_out = max(_count(usage, key) for key in out_keys)
-    return tokens_in, max(tokens_out, _count(usage, "total_tokens") - tokens_in)
+    counts = {key: _checked(usage[key], key) for key in known}
+    tokens_in = max([counts.get(key, 0) for key in in_keys])
+    tokens_out = max([counts.get(key, 0) for key in out_keys])
+    return tokens_in, max(tokens_out, counts.get("total_tokens", 0) - tokens_in)
 
 
 def _any_tier(details: Mapping[str, Any], name: str) -> int:

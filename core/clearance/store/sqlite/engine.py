@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from clearance.errors import (
-    StoreCorrupt,
-    StoreError,
-    StoreReadOnly,
-    StoreVersion,
-)
+from clearance.errors import StoreCorrupt, StoreError, StoreReadOnly
 from clearance.store.interface import MustWait, Reader, Transaction
 from clearance.store.sqlite.failures import ours, translated
 from clearance.store.sqlite.filelock import FileLock
+from clearance.store.sqlite.forks import never_collect, tell_of_forks
+from clearance.store.sqlite.migrations import migrate, schema
 from clearance.store.sqlite.place import APPLICATION_ID, RESTORE, file_system, prepare
 from clearance.store.sqlite.reader import SqliteReader
 from clearance.store.sqlite.transaction import SqliteTransaction
@@ -43,8 +37,6 @@ QUICK_CHECK_BYTES = 16 * 1024 * 1024
 MAX_READERS = 4
 FORK_WAIT_SECONDS = 10.0
 
-_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
-
 
 class SqliteStore:
     """A Store on SQLite. `path` is a file, or `:memory:` for a ledger that ends with the process."""
@@ -58,7 +50,7 @@ class SqliteStore:
         if not self._is_memory:
             prepare(Path(self._path))
         self._open()
-        _stores.add(self)
+        tell_of_forks(self)
 
     @property
     def path(self) -> str:
@@ -86,7 +78,9 @@ class SqliteStore:
                 self._lock.acquire()
             try:
                 self._connection = self._connect()
-                self._prepare_schema(self._connection)
+                if not self._is_memory:
+                    self._require_sound(self._connection)
+                migrate(self._connection, self._path, schema())
             except BaseException:
                 self._drop_connections()
                 raise
@@ -114,25 +108,10 @@ class SqliteStore:
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
-    def _prepare_schema(self, connection: apsw.Connection) -> None:
-        if not self._is_memory:
-            self._require_sound(connection)
-        found = int(_value(connection, "PRAGMA user_version"))
-        migrations = schema()
-        if found > len(migrations):
-            raise StoreVersion(
-                f"{self._path} has schema {found}, this Clearance knows {len(migrations)}; nothing was changed. "
-                "Use a newer Clearance"
-            )
-        for number, text in list(enumerate(migrations, start=1))[found:]:
-            with connection:
-                connection.execute(text)
-                connection.execute(f"PRAGMA user_version = {number}")
-
     def _require_sound(self, connection: apsw.Connection) -> None:
         if self._sound or os.path.getsize(self._path) > QUICK_CHECK_BYTES:
             return
-        verdict = _value(connection, "PRAGMA quick_check(1)")
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
         if verdict != "ok":
             raise StoreCorrupt(f"{self._path} is damaged ({verdict}); nothing was changed. {RESTORE}")
         self._sound = True
@@ -341,7 +320,7 @@ class SqliteStore:
             return
         for connection in (*self._readers, self._connection):
             if connection is not None:
-                _immortal(connection)
+                never_collect(connection)
         if self._lock:
             self._lock.close()
         closed = self._closed
@@ -384,41 +363,6 @@ class _Writing:
         for met in (error, error.__cause__):
             if isinstance(met, apsw.Error):
                 raise ours(met, self._store.path) from met
-
-
-def _immortal(connection: apsw.Connection) -> None:
-    """Closing an inherited connection would disturb the parent's write-ahead log, so it is never collected."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-def _before_fork() -> None:
-    for store in list(_stores):
-        store.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for store in list(_stores):
-        store.after_fork_in_parent()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def _value(connection: apsw.Connection, pragma: str) -> Any:
-    return connection.execute(pragma).fetchall()[0][0]
-
-
-def schema() -> list[str]:
-    """The migrations, oldest first; number n brings a ledger to version n."""
-    folder = resources.files("clearance.store.schema").joinpath("sqlite")
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-    return [entry.read_text(encoding="utf-8") for entry in files]
 
 
 __all__ = ["MEMORY", "SqliteStore", "schema"]
