@@ -117,15 +117,15 @@ def open_ledger(url: str | Path, *, durability: str = DEFAULT_DURABILITY, clock:
     return authority
 
 
-def open_store(url: str) -> Store:
-    """The engine that a URL names, opened."""
+def open_store(url: str, *, migrate: bool = True) -> Store:
+    """The engine that a URL names, opened; without `migrate` PostgreSQL's schema is left as it is (StoreVersion)."""
     if url.partition("://")[0] not in ("postgresql", "postgres"):
         return SqliteStore(ledger_file(url))
     try:
         from clearance.store.postgres import PostgresStore
     except ImportError as error:
         raise InvalidRequest("url", f"PostgreSQL needs {error.name}", "pip install 'clearance[postgres]'") from None
-    return PostgresStore(url)
+    return PostgresStore(url, migrate=migrate)
 
 
 def default_place() -> tuple[str, str]:

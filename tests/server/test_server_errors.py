@@ -19,6 +19,7 @@ from tests.server.states import (
     too_often,
 )
 
+from clearance.errors import StoreError
 from clearance.store.interface import Changes
 
 ROWS: dict[str, tuple[int, str, Ask]] = {
@@ -142,3 +143,18 @@ def test_a_failed_reserve_is_not_remembered(tenant: Tenant) -> None:
     assert tenant.post("/v1/reservations", body).status_code == 409
     tenant.post("/v1/admin/budgets/fund" + scope_query(tenant), {"operation": "CREDIT", "amount": amount(90)})
     assert tenant.post("/v1/reservations", body).status_code == 200
+
+
+def test_an_outage_of_the_ledger_is_one_line_in_the_log(
+    funded: Tenant, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def gone(*_: object, **__: object) -> None:
+        raise StoreError("ledger at db:5432 cannot be reached")
+
+    monkeypatch.setattr(world.running.authority, "areserve", gone)
+    answer = funded.reserve(1)
+    assert problem(answer) == (500, "INTERNAL_ERROR")
+    assert "db:5432" not in answer.text
+    (line,) = [record for record in caplog.records if record.name == "clearance.server"]
+    assert "db:5432 cannot be reached" in line.getMessage()
+    assert not line.exc_info

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from clearance.errors import ClearanceError
+from clearance.errors import ClearanceError, StoreVersion
 
 if TYPE_CHECKING:
     from clearance.cli.session import Session
@@ -89,13 +89,16 @@ def _clock() -> Iterator[Finding]:
 
 
 def _ledger(session: Session) -> Iterator[Finding]:
-    from clearance.cli.session import ledger_path, open_authority
+    from clearance.cli.session import is_postgres, ledger_path, open_authority
 
     try:
         url, durability = session.place()
         path = ledger_path(url)
     except ClearanceError as error:
         yield Finding("ledger", "fail", error.message, "correct --ledger, CLEARANCE_URL or the configuration")
+        return
+    if is_postgres(url):
+        yield from _database(session, url)
         return
     if path is not None:
         yield from _place(path)
@@ -110,6 +113,22 @@ def _ledger(session: Session) -> Iterator[Finding]:
             yield from _config(session, authority)
     except ClearanceError as error:
         yield Finding("ledger", "fail", error.message, "see the message; the file was left as it is")
+
+
+def _database(session: Session, url: str) -> Iterator[Finding]:
+    """A PostgreSQL ledger, looked at as it is: its schema is left alone."""
+    from clearance.connecting import LocalAuthority, open_store
+
+    try:
+        with closing(LocalAuthority(open_store(url, migrate=False), background=False)) as authority:
+            yield from _opened(authority)
+            yield from _config(session, authority)
+    except StoreVersion as error:
+        yield Finding(
+            "schema", "fail", error.message, "`clearance db status` shows it, `clearance db migrate` makes it"
+        )
+    except ClearanceError as error:
+        yield Finding("ledger", "fail", error.message, "see the message; nothing was changed")
 
 
 def _place(path: Path) -> Iterator[Finding]:
@@ -139,19 +158,27 @@ def _place(path: Path) -> Iterator[Finding]:
 
 def _opened(authority: LocalAuthority) -> Iterator[Finding]:
     facts = authority.describe()
-    yield Finding(
-        "ledger", "ok", f"{facts['path']}, {facts.get('bytes', 0):,} bytes and {facts.get('wal_bytes', 0):,} in its log"
-    )
+    size = f"{facts.get('bytes', 0):,} bytes"
+    if facts["engine"] == "postgresql":
+        yield Finding("ledger", "ok", f"{facts['path']}, PostgreSQL {facts['postgresql']}, {size}")
+        yield _syncs(facts)
+    else:
+        yield Finding("ledger", "ok", f"{facts['path']}, {size} and {facts.get('wal_bytes', 0):,} in its log")
     yield Finding("schema", "ok", f"{facts.get('schema', '?')}, the newest that this version knows")
     problems = authority.check()
     if problems:
         text = f"{len(problems)} problems, the first: {problems[0]}"
-        yield Finding(
-            "integrity", "fail", text, "stop all users of the file, keep a copy of it, restore the last backup"
-        )
+        yield Finding("integrity", "fail", text, "stop all users of it, keep a copy, restore the last backup")
     else:
-        yield Finding("integrity", "ok", "the whole file was read and is sound")
+        yield Finding("integrity", "ok", "all of it was read and is sound")
     yield _last_event(authority)
+
+
+def _syncs(facts: dict[str, Any]) -> Finding:
+    if facts["fsync"] == "off" or facts["synchronous_commit"] == "off":
+        text = f"fsync is {facts['fsync']}, synchronous_commit is {facts['synchronous_commit']}"
+        return Finding("durability", "warn", text, "switch both on: a crash of the server forgets spend otherwise")
+    return Finding("durability", "ok", "commits wait for the disk")
 
 
 def _last_event(authority: LocalAuthority) -> Finding:
@@ -164,7 +191,11 @@ def _last_event(authority: LocalAuthority) -> Finding:
         return Finding(
             "ledger's time", "warn", text, "the clock of this or another machine was wrong; leases may end late"
         )
-    return Finding("ledger's time", "ok", f"{last[0].seq:,} events, none from the future" if last else "no events yet")
+    return Finding(
+        "ledger's time",
+        "ok",
+        f"the last event is number {last[0].seq:,}, none is from the future" if last else "no events yet",
+    )
 
 
 def _config(session: Session, authority: LocalAuthority | None) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from clearance.authority.attributing import ORIGIN
 from clearance.authority.embedded import EmbeddedAuthority
+from clearance.errors import AuthorityUnavailable
 from clearance.server.auth import Principal
 from clearance.server.bounded import ANSWER, RECEIVED
 from clearance.server.context import Server
@@ -121,9 +122,12 @@ def _origin(trace: Trace, principal: Principal, access: str) -> list[Any]:
 def _refusal(call: Call, error: Exception, common: Headers) -> Reply:
     answer = told(error)
     if answer.status >= 500:
-        known = isinstance(error, Refused)
+        known = isinstance(error, Refused | AuthorityUnavailable)
         # The path only: a query or a body may hold what a log must not.
-        log.error("%s %s failed (request %s)", call.method, call.path, call.trace.request_id, exc_info=not known)
+        what = f": {type(error).__name__}: {error}" if known else ""
+        log.error(
+            "%s %s failed (request %s)%s", call.method, call.path, call.trace.request_id, what, exc_info=not known
+        )
     given = {name for name, _ in answer.headers}
     common[:] = [pair for pair in common if pair[0] not in given]
     return Reply(error_body(answer, call.trace), answer.status, [JSON, *answer.headers])
