@@ -20,7 +20,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.task_output import TaskOutput
 
 from clearance.authority.interface import Authority
-from clearance.errors import AuthorityUnavailable, ClearanceError, InvalidRequest
+from clearance.errors import AuthorityUnavailable, ClearanceError, Denied, InvalidRequest
 from clearance.guard.context import pop, push
 from clearance.guard.run import Run
 from clearance.model.amount import Amount, AmountLike, to_amount
@@ -31,6 +31,7 @@ from clearance_crewai.checking import check_authority, check_names, check_subjec
 from clearance_crewai.claims import Claims
 from clearance_crewai.errors import Refusal, RunEnded, attach
 from clearance_crewai.gate import Gate, Options, Who, narrowed
+from clearance_crewai.landing import Start
 from clearance_crewai.llms import govern, tells_events
 from clearance_crewai.modelcalls import ModelCalls
 from clearance_crewai.report import CrewReport, Ledger
@@ -89,7 +90,7 @@ class CrewRun:
         self.on_deny: OnDenyRun = on_deny
         self.denial: ClearanceError | None = None
         self.outputs: list[TaskOutput] = []
-        self.agent_role: str | None = None  # of the Agent that is all of the run
+        self.start: Start | None = None
         self.ledger = Ledger()
         self.idle = Condition()
         self.models = ModelCalls(self)
@@ -300,6 +301,8 @@ class CrewRun:
     def leaving(self, error: BaseException | None) -> BaseException | None:
         """The error that the caller gets: the denial itself in place of what CrewAI has made of it."""
         if isinstance(error, Refusal):
+            if self.denial is None and isinstance(error.original, Denied) and not isinstance(error.original, RunEnded):
+                self.denial = error.original  # of one call, but nobody has caught it
             return attach(self.denial or error.original, self.outputs, self.report())
         if self.denial is not None and (error is None or isinstance(error, Exception)):
             return attach(self.denial, self.outputs, self.report())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, Unpack, cast
 
 from crewai import Agent, Crew, Task
@@ -18,6 +18,7 @@ from clearance_crewai.claims import give_own_llms
 from clearance_crewai.crewrun import CrewRun, OnDenyRun, current_crew_run
 from clearance_crewai.foreach import ForEach
 from clearance_crewai.gate import Options
+from clearance_crewai.landing import Start
 from clearance_crewai.llms import guard_llm
 from clearance_crewai.starting import astart_in, name_of, start_in
 
@@ -58,6 +59,10 @@ def governed(
     (`agent.kickoff`, `task.execute_sync`). They have LLM objects of their own, which are refused (OutsideRun) wherever
     else they are called: `agent.llm.call`, bare threads. Functions and coroutine functions run as a whole inside a run.
 
+    With `on_deny="finish"` a start gives what there is, of the type of its own result: a crew its completed tasks, a
+    flow what its last completed method gave, or None, an agent and a task an empty result. A function gives a
+    CrewOutput.
+
     Raises InvalidRequest for generators and for classes that have nothing to start.
     """
 
@@ -90,7 +95,7 @@ def _governed_class(kind: Any, make: Make) -> Any:
         raise InvalidRequest("governed", f"{kind.__name__} has nothing to start", "a @CrewBase class or a Flow")
     inside: list[CrewRun] = []
     for name in _OF_FLOWS:
-        setattr(kind, name, _wrapped(getattr(kind, name), lambda self: make(name_of(self)), inside))
+        setattr(kind, name, _wrapped(getattr(kind, name), partial(_run_of, make, name), inside))
     return kind
 
 
@@ -152,7 +157,7 @@ class _Parts:
         _put(thing, _DONE, True)
         give_own_llms(thing, guard_llm)
         for name in (one for one in starts if hasattr(thing, one)):
-            _put(thing, name, _wrapped(getattr(thing, name), lambda *_: self._make(name_of(thing)), self._inside))
+            _put(thing, name, _wrapped(getattr(thing, name), partial(_run_of, self._make, name, thing), self._inside))
         _put(thing, "copy", _giving(thing.copy, self.govern))
 
     def _for_each(self, crew: Crew, name: str) -> Callable[..., Any]:
@@ -184,6 +189,12 @@ class _Parts:
                 return start_in(run, lambda: many.start(name, *args, **kwargs), [many])
 
         return plain_start
+
+
+def _run_of(make: Make, method: str, thing: Any, *_: Any) -> CrewRun:
+    run = make(name_of(thing))
+    run.start = Start(thing, method)
+    return run
 
 
 def _put(thing: Any, name: str, value: Any) -> None:

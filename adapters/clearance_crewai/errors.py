@@ -81,6 +81,7 @@ def _fitted(kind: type[ClearanceError]) -> type[Refusal]:
             "__doc__": kind.__doc__,
             "__str__": lambda self: NEUTRAL,
             "__reduce__": _reduced,
+            "reason_code": property(lambda self: self.original.reason_code),  # `reason` is HookAborted's here
         }
         _made.setdefault(kind, cast(type[Refusal], type(kind.__name__, (kind, Refusal), body)))
     return _made[kind]

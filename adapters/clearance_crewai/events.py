@@ -18,6 +18,8 @@ from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
 from crewai.events.types.tool_usage_events import ToolUsageErrorEvent, ToolUsageFinishedEvent, ToolUsageStartedEvent
 from crewai.hooks.dispatch import get_scoped_hooks, register_scoped
 from crewai.llms.base_llm import BaseLLM
+from crewai.tools.base_tool import BaseTool
+from crewai.tools.structured_tool import CrewStructuredTool
 
 from clearance.errors import ClearanceError
 from clearance_crewai.crewrun import CrewRun, current_crew_run
@@ -47,10 +49,12 @@ def _model_started(run: CrewRun, llm: Any, event: LLMCallStartedEvent) -> Cleara
     run.claims.add(llm)
     if guarded_call(llm, event.call_id):
         return None  # `guard_llm` has reserved it already
-    own = frozenset(name for name, body in (event.available_functions or {}).items() if _is_plumbing(body))
     wanted = asked(llm, event.messages, event.tools, settings=event, schema=run.schema_of(event.task_id))
     who = run.who(event.agent_role, event.task_id)
-    return run.models.begin(event.call_id, wanted, who, can_cap=can_cap(llm), can_swap=can_swap(llm), plumbing=own)
+    functions = event.available_functions
+    return run.models.begin(
+        event.call_id, wanted, who, can_cap=can_cap(llm), can_swap=can_swap(llm), functions=functions
+    )
 
 
 def _is_plumbing(body: Any) -> bool:
@@ -90,19 +94,30 @@ def _model_failed(run: CrewRun, llm: Any, event: LLMCallFailedEvent) -> None:
 def _tool_started(run: CrewRun, source: Any, event: ToolUsageStartedEvent) -> ClearanceError | None:
     """`LLM.call(available_functions=...)` runs functions without any hook; agents' tools have theirs."""
     _keep_hooks()
-    if not isinstance(source, BaseLLM) or run.models.is_plumbing(event.tool_name):
+    if not _is_function(run, source, event):
         return None
     who = run.who(event.agent_role, event.task_id)
-    admitted = run.tools.begin(event.tool_args, event.tool_name, event.tool_args, None, who)
+    tool = _tool_of(run.models.function(event.tool_name))
+    admitted = run.tools.begin(event.tool_args, event.tool_name, event.tool_args, tool, who)
     if admitted.denied is None:
-        admitted.began = True
+        admitted.silent = True
         return None
     run.tools.refused_function(admitted)
     return admitted.denied
 
 
+def _tool_of(function: Any) -> Any:
+    """The tool of `available_functions={"search": tool.run}`."""
+    found = getattr(function, "__self__", None)
+    return found if isinstance(found, BaseTool | CrewStructuredTool) else None
+
+
+def _is_function(run: CrewRun, source: Any, event: ToolUsageStartedEvent | ToolUsageFinishedEvent) -> bool:
+    return isinstance(source, BaseLLM) and not _is_plumbing(run.models.function(event.tool_name))
+
+
 def _tool_finished(run: CrewRun, source: Any, event: ToolUsageFinishedEvent) -> None:
-    if isinstance(source, BaseLLM) and not run.models.is_plumbing(event.tool_name):
+    if _is_function(run, source, event):
         run.tools.end_current()
 
 
@@ -111,7 +126,7 @@ def _tool_failed(run: CrewRun, source: Any, event: ToolUsageErrorEvent) -> None:
     if not isinstance(error, Refusal):
         run.tools.failed(error)
     if isinstance(source, BaseLLM):
-        if not run.models.is_plumbing(event.tool_name):
+        if not _is_plumbing(run.models.function(event.tool_name)):
             run.tools.end_current()
         run.models.body_failed()
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
-from crewai.lite_agent_output import LiteAgentOutput
 from crewai.tasks.task_output import TaskOutput
+
+from clearance_crewai.landing import crew_output
 
 
 class ForEach:
@@ -37,10 +38,7 @@ class ForEach:
             return self._results[number]
         tasks = self._copies[number].tasks if number < len(self._copies) else ()
         ours = {id(output) for output in completed}
-        made: CrewOutput = result_of(
-            [task.output for task in tasks if task.output is not None and id(task.output) in ours]
-        )
-        return made
+        return crew_output([task.output for task in tasks if task.output is not None and id(task.output) in ours])
 
     def copy(self) -> Any:
         made, number = self.crew.copy(), len(self._copies)
@@ -86,13 +84,3 @@ class _Remembering:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(object.__getattribute__(self, "_many").crew, name, value)
-
-
-def result_of(outputs: Sequence[TaskOutput], agent_role: str | None = None) -> Any:
-    """A result made of the tasks that were completed; the last one's answer is the answer."""
-    if agent_role is not None:
-        return LiteAgentOutput(agent_role=agent_role)
-    if not outputs:
-        return CrewOutput()
-    last = outputs[-1]
-    return CrewOutput(raw=last.raw, pydantic=last.pydantic, json_dict=last.json_dict, tasks_output=list(outputs))

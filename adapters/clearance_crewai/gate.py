@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypedDict
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypedDict
 
 from clearance.authority.interface import DEFAULT_TTL_MS, Authority
 from clearance.authority.requests import check_metadata
@@ -43,8 +44,10 @@ Approve = Callable[[str, Mapping[str, Any]], str | None]
 Arguments = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 MODEL, TOOL, EMBEDDING = "llm.completion", "tool.call", "llm.embedding"
+_as_json = json.JSONEncoder(default=str, sort_keys=True).encode
 _MAX_NAME = 256
 _MAX_FACT = 200
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Options(TypedDict, total=False):
@@ -92,8 +95,7 @@ class Who:
         return {name: text[:_MAX_FACT] for name, text in found.items() if text}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call that is about to be made; `asked` is None for tools.
 
     `unpriced` says that the estimate of 0 stands for "no cost was given", `model` which model is to be asked in place
@@ -107,7 +109,7 @@ class Call:
     unpriced: bool = False
     model: str | None = None
     approved_by: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class Gate:
     def _argument_facts(self, name: str, arguments: object) -> dict[str, Any]:
         if arguments is None:
             return {}
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments, default=str, sort_keys=True)
+        text = arguments if isinstance(arguments, str) else _as_json(arguments)
         raw = text.encode("utf-8", "surrogatepass")
         facts: dict[str, Any] = {"arguments_sha256": hashlib.sha256(raw).hexdigest(), "arguments_bytes": len(raw)}
         if self.arguments is not None:
@@ -214,11 +216,11 @@ class Gate:
             approver = self._approver(call.action.name, arguments)
             if approver is None:
                 raise
-        return perform(self.authority, self._admitting(replace(call, approved_by=approver), run))
+        return perform(self.authority, self._admitting(call._replace(approved_by=approver), run))
 
     def _approver(self, name: str, arguments: object) -> str | None:
-        if self.approve is None:
-            return None
+        if self.approve is None or arguments is None:
+            return None  # nobody approves what is not shown
         found: object = ask("approve", f"the call of {name}", self.approve, name, _mapping(arguments))
         if found is None or found is False:
             return None
@@ -266,7 +268,7 @@ class Gate:
         if call.asked is None or not caps.models or _is_allowed(call.action.name, caps):
             return None
         other = self.model_call(call.asked.of(caps.models[0]), call.who)
-        return replace(other, model=caps.models[0])
+        return other._replace(model=caps.models[0])
 
     # --- the way out
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from crewai.hooks.dispatch import InterceptionPoint
+from crewai.tools.base_tool import BaseTool
 
 from clearance.errors import AuthorityUnavailable, ClearanceError
 from clearance_crewai.errors import refusing
 from clearance_crewai.gate import Who
-from clearance_crewai.llms import before_call
+from clearance_crewai.llms import before_call, is_crewais
 from clearance_crewai.toolcalls import Admission, watch_body
 
 log = logging.getLogger("clearance.crewai")
@@ -70,6 +71,7 @@ def _admit(run: Any, context: Any) -> ClearanceError | None:
     arguments = given_input(context)
     admitted: Admission = run.tools.begin(arguments, context.tool_name, arguments, tool, who)
     if admitted.denied is None:
+        admitted.silent = isinstance(tool, BaseTool) and not is_crewais(type(tool), "run")
         watch_body(context.tool, admitted)
     return admitted.denied
 

@@ -17,7 +17,8 @@ from clearance.errors import ClearanceError, InvalidRequest
 from clearance.guard.process import new_key
 from clearance.model.caps import Caps
 from clearance_crewai.claims import STRICT, refuse_outside
-from clearance_crewai.errors import refusing
+from clearance_crewai.errors import Refusal, refusing
+from clearance_crewai.toolcalls import Admission, current_admission
 from clearance_crewai.usage import OUTPUT_CAPS, asked
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
 
 def can_cap(llm: object) -> bool:
     """True where the request passes through a method that the run keeps to the caps, unless a subclass replaced it."""
-    return isinstance(llm, OpenAICompletion | LLM) and _is_crewais(type(llm), _PREPARE)
+    return isinstance(llm, OpenAICompletion | LLM) and is_crewais(type(llm), _PREPARE)
 
 
 def can_swap(llm: object) -> bool:
@@ -45,10 +46,10 @@ def can_swap(llm: object) -> bool:
 
 def tells_events(llm: BaseLLM) -> bool:
     """True for CrewAI's own classes; an LLM class of somebody else need not tell anything."""
-    return _is_crewais(type(llm), "call")
+    return is_crewais(type(llm), "call")
 
 
-def _is_crewais(kind: type, method: str) -> bool:
+def is_crewais(kind: type, method: str) -> bool:
     home = next((base for base in kind.__mro__ if method in vars(base)), None)
     return home is not None and home.__module__.partition(".")[0] == "crewai"
 
@@ -105,15 +106,36 @@ def _tool_name(tool: Any) -> str | None:
 
 
 @dataclass(slots=True)
-class _Guarded:
-    """One call of a guarded LLM; `call_id` is that of the event which it has told in spite of all."""
+class Guarded:
+    """One call of a guarded LLM; `call_id` is that of the event which it has told in spite of all.
+
+    `around` is the id of the call that it is made in, `tool` the tool, `outer` the guarded LLM that passes it on.
+    `delegated` says that another call, reserved by itself, has worked for it, `refused` why one was refused.
+    """
 
     llm: object
     key: str
+    around: str | None
+    tool: Admission | None
+    outer: Guarded | None
     call_id: str | None = None
+    delegated: bool = False
+    refused: ClearanceError | None = None
+
+    def passed_on(self, refused: ClearanceError | None = None) -> None:
+        """To a call that has worked, or that was refused."""
+        frame: Guarded | None = self
+        while frame is not None:
+            frame.delegated, frame.refused = frame.delegated or refused is None, refused
+            frame = frame.outer
+
+    def has_done_nothing(self, error: BaseException | None = None) -> bool:
+        """As far as is known: what it tells or reports itself is work of its own."""
+        refused = isinstance(error, Refusal) and error.original is self.refused
+        return self.call_id is None and (self.delegated or refused)
 
 
-_guarded: ContextVar[_Guarded | None] = ContextVar("clearance_guarded_llm", default=None)
+_guarded: ContextVar[Guarded | None] = ContextVar("clearance_guarded_llm", default=None)
 
 
 def guard_llm(llm: L) -> L:
@@ -123,6 +145,10 @@ def guard_llm(llm: L) -> L:
     directly. In a crew it is done by itself. Without usage (`self._track_token_usage_internal(usage)`) a call is
     charged its estimate. Outside a run its calls are refused with OutsideRun (a SubjectMissing). Raises InvalidRequest
     for other objects.
+
+    One that asks another LLM, which is reserved by itself, costs nothing besides: its own reservation is held until it
+    has answered and then given back. Usage that it reports itself is charged all the same, for nobody can tell a copy
+    of the other's from a request of its own.
     """
     if not isinstance(llm, BaseLLM):
         raise InvalidRequest("llm", f"{type(llm).__name__} is not an LLM of CrewAI", "a BaseLLM")
@@ -161,14 +187,22 @@ def before_call(run: CrewRun, context: Any) -> ClearanceError | None:
     return refused
 
 
-def current_call_id() -> str | None:
-    """The key of the model call that this thread or task is in."""
-    frame = _guarded.get()
-    return frame.key if frame is not None else _current_call_id.get()
+def current_call_id(run: CrewRun) -> str | None:
+    """The key of the innermost model call that this thread or task is in."""
+    frame, call_id = _guarded.get(), _current_call_id.get()
+    if frame is None or (call_id not in (frame.around, frame.call_id) and run.models.get(call_id) is not None):
+        return call_id
+    return frame.key
 
 
 def is_reserved(run: CrewRun) -> bool:
-    return run.models.get(current_call_id()) is not None
+    return run.models.get(current_call_id(run)) is not None
+
+
+def passing_on() -> Guarded | None:
+    """The call of a guarded LLM which passes on to the one that begins here, not in a tool that it calls."""
+    frame = _guarded.get()
+    return frame if frame is not None and frame.call_id is None and frame.tool is current_admission() else None
 
 
 def guarded_call(llm: object, call_id: str) -> bool:
@@ -212,11 +246,11 @@ def _call(plain: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = plain(self, messages, *args, **kwargs)
         except BaseException as error:
-            run.models.end(frame.key, error)
+            run.models.end(frame.key, error, idle=frame.has_done_nothing(error))
             raise
         finally:
             _guarded.reset(token)
-        run.models.end(frame.key)
+        run.models.end(frame.key, idle=frame.has_done_nothing())
         return result
 
     return call
@@ -232,11 +266,11 @@ def _acall(plain: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = await plain(self, messages, *args, **kwargs)
         except BaseException as error:
-            run.models.end(frame.key, error)
+            run.models.end(frame.key, error, idle=frame.has_done_nothing(error))
             raise
         finally:
             _guarded.reset(token)
-        run.models.end(frame.key)
+        run.models.end(frame.key, idle=frame.has_done_nothing())
         return result
 
     return acall
@@ -247,7 +281,7 @@ _ARGUMENTS = ("tools", "callbacks", "available_functions", "from_task", "from_ag
 
 def _begin(
     llm: BaseLLM, messages: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[CrewRun, _Guarded] | None:
+) -> tuple[CrewRun, Guarded] | None:
     """Reserve one call; None outside a run, where only what was guarded by hand is refused."""
     from clearance_crewai.crewrun import current_crew_run
 
@@ -259,7 +293,7 @@ def _begin(
     given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
     agent, task = given.get("from_agent"), given.get("from_task")
     who = run.who(getattr(agent, "role", None), str(task.id) if task is not None else None)
-    frame = _Guarded(llm, new_key())
+    frame = Guarded(llm, new_key(), _current_call_id.get(), current_admission(), passing_on())
     wanted = asked(llm, messages, given.get("tools"), schema=given.get("response_model"))
     refused = run.models.begin(frame.key, wanted, who, can_cap=can_cap(llm), can_swap=can_swap(llm))
     if refused is not None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from asyncio.events import _get_running_loop
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from clearance.guard.outcome import Commit, Outcome, Release
 from clearance.pricing import Usage
 from clearance_crewai.errors import Refusal
 from clearance_crewai.gate import Call, Who
+from clearance_crewai.llms import Guarded, passing_on
 from clearance_crewai.report import CrewLine
 from clearance_crewai.usage import Asked, used
 
@@ -37,17 +38,21 @@ class EndUnknown(Exception):
 
 @dataclass(slots=True)
 class OpenCall:
-    """One model call under way. `thread` and `task` are where it was made, `plumbing` names CrewAI's own functions."""
+    """One model call under way. `thread` and `task` are where it was made, `functions` what the model may call.
+
+    `asker` is the call of an LLM of the user's own that passes it on.
+    """
 
     call: Call
     permit: Permit
     thread: int
-    plumbing: frozenset[str] = frozenset()
+    functions: Mapping[str, Any] = field(default_factory=dict)
     task: asyncio.Task[Any] | None = None
     on_task_end: Any = None
     usage: Usage | None = None
     reported: Mapping[str, Any] | None = None
     body_failed: bool = False
+    asker: Guarded | None = None
 
 
 class ModelCalls:
@@ -67,24 +72,25 @@ class ModelCalls:
         *,
         can_cap: bool = False,
         can_swap: bool = False,
-        plumbing: frozenset[str] = frozenset(),
+        functions: Mapping[str, Any] | None = None,
     ) -> ClearanceError | None:
         """Reserve one call. Answers the error that it is refused with, or None. Raises interruptions only."""
-        run = self._run
-        refused = run.refusal()
-        if refused is not None:
-            return refused
+        asker = None if asked.embedding else passing_on()
+        refused = self._run.refusal()
         try:
-            call = run.gate.model_call(asked, who)
-            permit, call = run.gate.open(call, run.core, can_cap=can_cap, can_swap=can_swap)
+            if refused is None:
+                call = self._run.gate.model_call(asked, who)
+                permit, call = self._run.gate.open(call, self._run.core, can_cap=can_cap, can_swap=can_swap)
+                self._began(call_id, OpenCall(call, permit, get_ident(), functions or {}, asker=asker))
         except ClearanceError as error:
-            run.deny(error)
-            return error
+            self._run.deny(error)
+            refused = error
         except Exception as error:  # a fault of ours must not let a call through
             log.exception("a model call could not be reserved")
-            return AuthorityUnavailable(f"the call could not be reserved ({type(error).__name__}); see the log")
-        self._began(call_id, OpenCall(call, permit, get_ident(), plumbing))
-        return None
+            refused = AuthorityUnavailable(f"the call could not be reserved ({type(error).__name__}); see the log")
+        if refused is not None and asker is not None:
+            asker.passed_on(refused)
+        return refused
 
     def _began(self, call_id: str, opened: OpenCall) -> None:
         self.open[call_id] = opened
@@ -115,10 +121,10 @@ class ModelCalls:
         except Exception as error:
             log.error("usage of %s was not understood (%s)", opened.permit.id, type(error).__name__)
 
-    def is_plumbing(self, function: str) -> bool:
-        """True for a function of CrewAI's own, called in the model call that is being made here."""
+    def function(self, name: str) -> Any:
+        """What the model calls by this name, in the call that is being made here; None where nobody knows."""
         opened = self.get(_current_call_id.get())
-        return opened is not None and function in opened.plumbing
+        return None if opened is None else opened.functions.get(name)
 
     def body_failed(self) -> None:
         """A function that the model has called, in the call that is being made here, has failed."""
@@ -128,11 +134,12 @@ class ModelCalls:
 
     # --- ends
 
-    def end(self, call_id: str | None, error: BaseException | None = None) -> None:
-        """Settle a call; None is success. Only the first end counts."""
+    def end(self, call_id: str | None, error: BaseException | None = None, *, idle: bool = False) -> None:
+        """Settle a call; None is success, `idle` that others have worked for it. Only the first end counts."""
         opened = self.open.pop(call_id, None) if call_id is not None else None
         if opened is not None:
-            self._finish(opened, _outcome(opened, error))
+            passed_on = idle and not opened.reported
+            self._finish(opened, Release("another model is asked") if passed_on else _outcome(opened, error))
 
     def left_here(self) -> None:
         """The stack of this thread is unwound: a call of its own cannot go on, whatever ended it."""
@@ -155,6 +162,8 @@ class ModelCalls:
         opened.permit.finish(outcome)
         if isinstance(outcome, Commit):
             self._run.ledger.add(_line(opened, outcome))
+            if opened.asker is not None:
+                opened.asker.passed_on()
         with self._run.idle:
             self._run.idle.notify_all()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from threading import Lock
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from clearance.errors import ClearanceError, InvalidRequest
 from clearance.model.amount import Amount, Unit
@@ -16,10 +18,10 @@ By = Literal["agent", "task", "kind", "model", "tool", "name"]
 FIELDS: tuple[str, ...] = get_args(By)
 _KEYS = ("agent", "task", "kind", "model", "tool")
 _OTHERS = "(others)"
+_key: Callable[[CrewLine], tuple[str, ...]] = attrgetter(*_KEYS, "unit")
 
 
-@dataclass(frozen=True, slots=True)
-class CrewLine:
+class CrewLine(NamedTuple):
     """One agent's use of one model or tool in one task. `estimate` and `actual` are sums, ints in `unit`.
 
     Of `model` and `tool` one is set, `kind` is the action kind, e.g. `llm.completion`. In a grouped report the fields
@@ -90,19 +92,19 @@ class CrewReport:
         for line in self.lines:
             if not asked_for or any(getattr(line, one) for one in asked_for):
                 agent, task, kind, model, tool = (getattr(line, key) if key in kept else "" for key in _KEYS)
-                book.add(replace(line, agent=agent, task=task, kind=kind, model=model, tool=tool))
+                book.add(line._replace(agent=agent, task=task, kind=kind, model=model, tool=tool))
         return book.lines()
 
 
-@dataclass(slots=True)
 class _Book:
-    _sums: dict[tuple[str, ...], CrewLine] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, ...], CrewLine] = {}
 
     def add(self, line: CrewLine) -> None:
-        key = (line.agent, line.task, line.kind, line.model, line.tool, line.unit.value)
+        key = _key(line)
         if key not in self._sums and len(self._sums) >= MAX_LINES:
-            line = replace(line, agent=_OTHERS, task=_OTHERS)
-            key = (_OTHERS, _OTHERS, line.kind, line.model, line.tool, line.unit.value)
+            line = line._replace(agent=_OTHERS, task=_OTHERS)
+            key = _key(line)
         known = self._sums.get(key)
         self._sums[key] = line if known is None else _sum(known, line)
 
@@ -138,8 +140,7 @@ class Ledger:
 
 
 def _sum(one: CrewLine, other: CrewLine) -> CrewLine:
-    return replace(
-        one,
+    return one._replace(
         calls=one.calls + other.calls,
         input_tokens=one.input_tokens + other.input_tokens,
         output_tokens=one.output_tokens + other.output_tokens,

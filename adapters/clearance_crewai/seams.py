@@ -22,18 +22,20 @@ from crewai.llm import LLM
 from crewai.llms.base_llm import BaseLLM
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.memory import encoding_flow, recall_flow, unified_memory
-from crewai.tools.base_tool import BaseTool
+from crewai.tools.base_tool import BaseTool, Tool
+from crewai.tools.structured_tool import CrewStructuredTool
 from crewai.types.streaming import StreamingOutputBase, StreamSessionBase
 from crewai.utilities.internal_instructor import InternalInstructor
 
 from clearance_crewai.claims import refuse_outside
 from clearance_crewai.converter import converting
+from clearance_crewai.directcalls import claiming, counting, invoking, running
 from clearance_crewai.embedders import in_collections, in_memory
 from clearance_crewai.hooks import HOOKS, remembering_input, with_ours
 from clearance_crewai.llms import current_call_id, kept_to
 from clearance_crewai.streams import Bound, BoundAsync
 from clearance_crewai.threads import agent_starts, starting, submitting
-from clearance_crewai.toolcalls import body_begins
+from clearance_crewai.toolcalls import current_admission
 
 Method = Callable[..., Any]
 
@@ -58,7 +60,7 @@ def _capping(original: Method) -> Method:
     def prepare(self: Any, *args: Any, **kwargs: Any) -> Any:
         params = original(self, *args, **kwargs)
         run = _run()
-        opened = None if run is None else run.models.get(current_call_id())
+        opened = None if run is None else run.models.get(current_call_id(run))
         if opened is None or opened.call.asked is None:
             return params
         wanted = opened.call.asked.max_output_tokens
@@ -94,21 +96,9 @@ def _noting_usage(original: Method) -> Method:
         original(self, usage_data)
         run = _run()
         if run is not None:
-            run.models.note(current_call_id(), usage_data)
+            run.models.note(current_call_id(run), usage_data)
 
     return track
-
-
-def _noting_body(original: Method) -> Method:
-    """Claiming a use is the last thing that a tool does before its body."""
-
-    def claim(self: Any) -> Any:
-        spent = original(self)
-        if spent is None and _run() is not None:
-            body_begins(self)
-        return spent
-
-    return claim
 
 
 def _in_a_run(original: Method) -> Method:
@@ -129,7 +119,7 @@ def _settling(original: Method) -> Method:
         run = _run()
         if run is None:
             return original(*args, **kwargs)
-        outer = run.tools.current()
+        outer = current_admission()
         try:
             return original(*args, **kwargs)
         except BaseException as error:
@@ -168,7 +158,7 @@ def _answering(original: Method) -> Method:
         words = None if run is None else run.tools.answer_to_refused()
         if words is None:
             return result
-        run.models.end(current_call_id())  # the model has answered; CrewAI tells the end only with its own results
+        run.models.end(current_call_id(run))  # the model has answered; CrewAI tells the end only with its own results
         return words
 
     return handle
@@ -208,7 +198,10 @@ SEAMS = (
     _Seam(BaseLLM, "_handle_tool_execution", _answering),
     _Seam(LLM, "_handle_tool_call", _answering),
     _Seam(BaseLLM, "_track_token_usage_internal", _noting_usage),
-    _Seam(BaseTool, "_claim_usage", _noting_body),
+    *(_Seam(kind, name, running) for kind in (BaseTool, Tool) for name in ("run", "arun") if name in vars(kind)),
+    _Seam(BaseTool, "_claim_usage", claiming),
+    *(_Seam(CrewStructuredTool, name, invoking) for name in ("invoke", "ainvoke")),
+    _Seam(CrewStructuredTool, "_increment_usage_count", counting),
     _Seam(StreamingOutputBase, "__init__", _binding),
     _Seam(StreamSessionBase, "__init__", _binding),
     _Seam(encoding_flow, "embed_texts", in_memory),
@@ -235,6 +228,14 @@ class _Installation:
         self.lock = Lock()
         self.runs = 0
         self.ours: list[tuple[_Seam, Method, Method]] = []
+        self.made: dict[_Seam, tuple[Method, Method]] = {}
+        """What is to be wrapped, and its wrapper, as made for an earlier run: both are nearly always the same."""
+
+    def wrapper_of(self, seam: _Seam, original: Method) -> Method:
+        known = self.made.get(seam)
+        if known is None or known[0] is not original:
+            known = self.made[seam] = original, wraps(original)(seam.wrap(original))
+        return known[1]
 
 
 _installation = _Installation()
@@ -248,7 +249,7 @@ def install() -> None:
             return
         for seam in SEAMS:
             original = vars(seam.holder)[seam.name]
-            wrapper = wraps(original)(seam.wrap(original))
+            wrapper = _installation.wrapper_of(seam, original)
             setattr(seam.holder, seam.name, wrapper)
             _installation.ours.append((seam, original, wrapper))
 

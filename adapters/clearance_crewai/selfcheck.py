@@ -41,10 +41,13 @@ _SEAMS = {
     "crewai.memory.recall_flow": "embed_texts",
     "crewai.memory.unified_memory": "embed_text",
     "crewai.project.wrappers": "DecoratedMethod.unwrap TaskMethod.unwrap",
-    "crewai.tools.base_tool": "BaseTool._claim_usage",
-    "crewai.tools.structured_tool": "CrewStructuredTool",
+    "crewai.tools.base_tool": "BaseTool._claim_usage BaseTool.arun BaseTool.run Tool",
+    "crewai.tools.structured_tool": (
+        "CrewStructuredTool._increment_usage_count CrewStructuredTool.ainvoke CrewStructuredTool.invoke"
+    ),
     "crewai.types.streaming": "StreamSessionBase.__init__ StreamingOutputBase.__init__",
     "crewai.types.usage_metrics": "UsageMetrics.from_provider_dict",
+    "crewai.utilities.agent_utils": "is_inside_event_loop",
     "crewai.utilities.internal_instructor": "InternalInstructor.to_pydantic",
 }
 """What the gate hangs on, by module. All of it is private to CrewAI, or as good as."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from crewai import Crew
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.types.streaming import StreamingOutputBase, StreamSessionBase
+from crewai.utilities.agent_utils import is_inside_event_loop
 
 from clearance.authority.interface import Authority
+from clearance.errors import InvalidRequest
 from clearance.model.amount import AmountLike
 from clearance.model.subject import Subject
 from clearance_crewai.checking import check_each, check_input, check_inputs, check_startable, check_tools
 from clearance_crewai.claims import llms_of
 from clearance_crewai.crewrun import CrewRun, OnDenyRun
-from clearance_crewai.foreach import ForEach, result_of
+from clearance_crewai.foreach import ForEach
 from clearance_crewai.gate import Options
+from clearance_crewai.landing import Start, result_of
 from clearance_crewai.report import CrewReport
 from clearance_crewai.streams import Owner, owned
 
@@ -72,20 +76,25 @@ def kickoff(
 
     A crew with `stream=True` gives CrewAI's stream: the run lasts until it is read, closed or dropped. With
     `on_deny="finish"` a denied crew gives what it has completed (`result.clearance.denied` says why it is not all), a
-    denied agent an empty LiteAgentOutput, and a denied flow, which has no result, a CrewOutput of the tasks completed.
+    denied agent an empty LiteAgentOutput, and a denied flow what the last method that it has completed gave, or None.
 
-    A flow's own result may be text or a dict, which cannot carry a report: start it in a block, and ask `report()`.
+    A flow's result may be text, a dict or None, which cannot carry a report: start it in a block, where `denial` and
+    `report()` tell.
 
     Args:
         crew: a Crew, an object of a `@CrewBase` class, a Flow, or an Agent with the messages as `inputs`.
         subject, budget, on_deny, options: see `run`.
         inputs, input_files, from_checkpoint: for CrewAI.
 
-    Raises what the crew raises; a typed `Denied` (see `partial_of`) when it was refused, after one attempt.
+    Raises what the crew raises; a typed `Denied` (see `partial_of`) when it was refused, after one attempt. For an
+    Agent in a running event loop it gives a coroutine, as CrewAI's own does.
     """
     extra = _given(input_files=input_files, from_checkpoint=from_checkpoint)
     governed = _made(crew, authority, subject, budget, name, on_deny, options)
     check_input(crew, inputs)
+    if isinstance(crew, BaseAgent) and is_inside_event_loop():
+        # What CrewAI's own gives there is a coroutine, which would run after its run.
+        return astart_in(governed, lambda: _ready(crew, governed).akickoff(inputs, **extra))
     return start_in(governed, lambda: _ready(crew, governed).kickoff(inputs, **extra))
 
 
@@ -180,6 +189,10 @@ def start_in(governed: CrewRun, start: Callable[[], Any], many: Sequence[ForEach
         governed.step_out()
     if failure is None and (streams := _streams(result)):
         return _handed_over(governed, result, streams, many)
+    if governed.start is None and inspect.iscoroutine(result):
+        result.close()
+        problem = "it is a plain function and gave a coroutine, which would run after its run"
+        failure = InvalidRequest("governed", problem, "an async def function")
     governed.end()
     return _left(governed, result, failure, many)
 
@@ -215,7 +228,7 @@ def _left(governed: CrewRun, result: Any, failure: BaseException | None, many: S
 
 def _what_there_is(governed: CrewRun, many: Sequence[ForEach]) -> Any:
     outputs = list(governed.outputs)
-    return many[0].results(outputs) if many else result_of(outputs, governed.agent_role)
+    return many[0].results(outputs) if many else result_of(outputs, governed.start)
 
 
 def _with_report(result: Any, report: CrewReport) -> Any:
@@ -265,8 +278,7 @@ def _made(
     governed = CrewRun(
         authority, subject, budget, name=name_of(crew) if name is None else name, on_deny=on_deny, **options
     )
-    if isinstance(crew, BaseAgent):
-        governed.agent_role = crew.role
+    governed.start = Start(crew, "kickoff")
     if hasattr(crew, "kickoff"):
         check_tools(crew, governed.gate.named_tools())
     return governed

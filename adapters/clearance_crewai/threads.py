@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import inspect
 from asyncio.events import _get_running_loop
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial, wraps
 from threading import current_thread, local
 from typing import Any
@@ -68,27 +67,27 @@ def submitting(original: Method) -> Method:
 
     def submit(self: Any, fn: Method, /, *args: Any, **kwargs: Any) -> Any:
         run_id = started_in()
-        with _starting_workers():
+        before, _here.is_submitting = _here.is_submitting, True
+        try:
             return original(self, partial(_work, run_id, fn) if run_id else fn, *args, **kwargs)
+        finally:
+            _here.is_submitting = before
 
     return submit
 
 
-@contextmanager
-def _starting_workers() -> Iterator[None]:
-    before, _here.is_submitting = _here.is_submitting, True
-    try:
-        yield
-    finally:
-        _here.is_submitting = before
-
-
 def _work(run_id: str, fn: Method, /, *args: Any, **kwargs: Any) -> Any:
-    left = entered(run_id)
+    """The seams stay as long as it lasts: its run may be over before, and nothing more may start in it."""
+    from clearance_crewai import seams
+
+    runs = _here.runs  # a worker has no event loop of its own yet
+    runs.append(run_id)
+    seams.install()
     try:
         return fn(*args, **kwargs)
     finally:
-        left()
+        seams.uninstall()
+        runs.remove(run_id)
 
 
 def agent_starts(original: Method) -> Method:

@@ -1,10 +1,11 @@
-"""The tool calls of a run: one reservation and at most one run of the body for each time that CrewAI calls a tool."""
+"""The tool calls of a run: one reservation and at most one run of the body for each time that a tool is called."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -12,11 +13,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from crewai.tools.structured_tool import CrewStructuredTool
+from crewai.utilities.string_utils import sanitize_tool_name
 
 from clearance.errors import AuthorityUnavailable, ClearanceError, Denied, Stopped
 from clearance.guard import Permit
 from clearance.guard.context import permit_in_force
-from clearance.guard.outcome import Commit, Outcome, Release, outcome_of
+from clearance.guard.outcome import Commit, Outcome, Release, of_another_call, outcome_of
 from clearance_crewai.errors import refusing
 from clearance_crewai.gate import Call, Who
 from clearance_crewai.report import CrewLine
@@ -39,9 +41,9 @@ _WATCH = "_clearance_watch"
 class Admission:
     """CrewAI's one call of a tool. `permit` is None where it was refused, with `denied`.
 
-    `key` is what CrewAI knows the call by, `tool` the object whose body may run, `body` the text agent's watch on it,
-    `ends` says whether the refusal ends the run, `outer` is the call that this one is made in. `began`, `value` and
-    `error` are of the body.
+    `key` is what CrewAI knows the call by, `tool` the object whose body may run, None where nobody has said it yet,
+    `silent` that nobody tells whether its body begins, `body` the text agent's watch on it, `ends` says whether the
+    refusal ends the run, `outer` is the call that this one is made in. `began`, `value` and `error` are of the body.
     """
 
     key: object
@@ -52,6 +54,7 @@ class Admission:
     permit: Permit | None = None
     denied: ClearanceError | None = None
     ends: bool = False
+    silent: bool = False
     body: Any = None
     outer: Admission | None = None
     outer_permit: Permit | None = None
@@ -94,6 +97,11 @@ class Admission:
         return self.value
 
 
+def current_admission() -> Admission | None:
+    """The innermost call of a tool that runs here."""
+    return _admission.get()
+
+
 class ToolCalls:
     """Keyed by the call's arguments object, which is the same before and after. Thread-safe."""
 
@@ -133,6 +141,25 @@ class ToolCalls:
             admitted.denied = AuthorityUnavailable(f"the tool could not be reserved ({type(error).__name__})")
             admitted.ends = True
 
+    @contextmanager
+    def calling(self, tool: Any, arguments: object) -> Iterator[None]:
+        """One call that the run's own code makes: there is no agent to tell, so a refusal is raised."""
+        outer, key = self.open.get(id(getattr(_admission.get(), "key", None))), object()
+        who = self._run.who(None, None) if outer is None or outer.call is None else outer.call.who
+        admitted = self.begin(key, sanitize_tool_name(tool.name), arguments, tool, who)
+        if admitted.denied is not None:
+            self.end(key)
+            of_another_call(admitted.denied)  # what it was called in has begun
+            refusal, why = refusing(admitted.denied)
+            raise refusal from why
+        try:
+            yield
+        except BaseException as error:
+            admitted.error = admitted.error or error
+            raise
+        finally:
+            self.end(key)
+
     def end(self, key: object) -> Admission | None:
         """The call is over: settle it. Its value stays for CrewAI."""
         admitted = self.open.pop(id(key), None)
@@ -162,10 +189,6 @@ class ToolCalls:
             refusal, why = refusing(admitted.denied)
             raise refusal from why
         return admitted.words
-
-    def current(self) -> Admission | None:
-        """The innermost call that runs here."""
-        return _admission.get()
 
     def left_inside(self, outer: Admission | None, error: BaseException) -> None:
         """An error has left the calls that run here inside of `outer`: CrewAI lets no Exception out, but SystemExit."""
@@ -223,16 +246,33 @@ class ToolCalls:
 
 
 def _outcome(admitted: Admission, permit: Permit) -> Outcome:
-    if not admitted.began:
+    if not admitted.began and not admitted.silent:
         return Release("the tool did not run")  # cached, unknown, used up, or its arguments were refused
     return outcome_of(admitted.error, permit.actual, permit.estimate, body_ran=True)
 
 
-def body_begins(tool: object) -> None:
-    """Told right before the body of a tool runs that CrewAI's native calls have asked for."""
+def is_admitted(tool: Any) -> bool:
+    """True where what was let in here is this call: of this tool, and its body has not begun."""
     admitted = _admission.get()
-    if admitted is not None and admitted.tool is tool:
+    if admitted is None:
+        return False
+    if _is_watched(tool, admitted):
+        return True
+    if admitted.tool is None and not admitted.began and admitted.name == sanitize_tool_name(tool.name):
+        admitted.tool = tool  # the function that was let in under its name calls it
+    return admitted.tool is tool and not admitted.began
+
+
+def body_begins(tool: Any) -> None:
+    """Told right before the body of a tool runs that was called by `run`, `arun`, `invoke` or `ainvoke`."""
+    admitted = _admission.get()
+    if admitted is not None and admitted.tool is tool and not _is_watched(tool, admitted):
         admitted.began = True
+
+
+def _is_watched(tool: Any, admitted: Admission) -> bool:
+    """A text agent's tool, which it may call again: `once` knows when its body begins."""
+    return admitted.body is not None and getattr(getattr(tool, "func", None), _WATCH, None) is admitted.body
 
 
 def watch_body(tool: Any, admitted: Admission) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -23,8 +23,7 @@ _MESSAGE_BYTES = 32
 _ORDINARY_TIERS = (None, "", "auto", "default", "standard", "standard_only")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One model call before it is made; `max_output_tokens` is for each of `n` answers, None where nothing is set.
 
     `priced` is False for an embedder that nobody pays by the token.
@@ -48,7 +47,7 @@ class Asked:
 
     def of(self, model: str) -> Asked:
         """The same request to another model."""
-        return replace(self, model=model)
+        return self._replace(model=model)
 
 
 def asked(llm: Any, messages: Any, tools: Any = None, *, settings: Any = None, schema: object = None) -> Asked:
@@ -57,10 +56,10 @@ def asked(llm: Any, messages: Any, tools: Any = None, *, settings: Any = None, s
     Several names of the output cap may be set, and which one reaches the provider depends on the class: the highest
     counts. `schema` is what the answer must fit, if it goes over the wire.
     """
-    extra = getattr(llm, "additional_params", None)
+    extra = _entry(llm, "additional_params")
     extra = extra if isinstance(extra, Mapping) else {}
-    size = _prompt(messages) + _size(tools) + _size(extra) + _size(getattr(llm, "response_format", None))
-    size += _size(schema) + _size(getattr(llm, "instructions", None))
+    size = _prompt(messages) + _size(tools) + _size(extra) + _size(_entry(llm, "response_format"))
+    size += _size(schema) + _size(_entry(llm, "instructions"))
     if _earlier_turns(llm, extra):
         size += DEFAULT_MAX_OUTPUT_TOKENS
     sources = [settings, llm, extra]
@@ -68,7 +67,7 @@ def asked(llm: Any, messages: Any, tools: Any = None, *, settings: Any = None, s
     many = [n for source in sources if (n := _whole(_entry(source, "n")))]
     tier = _entry(extra, "service_tier") or _entry(llm, "service_tier")
     return Asked(
-        model=str(getattr(llm, "model", "") or "unnamed"),
+        model=str(_entry(llm, "model") or "unnamed"),
         prompt_bytes=size,
         max_output_tokens=max(caps, default=None),
         n=max(many, default=1),
@@ -97,7 +96,7 @@ def used(reported: Mapping[str, Any] | None) -> Usage | None:
 
 
 def _earlier_turns(llm: Any, extra: Mapping[str, Any]) -> bool:
-    chained = bool(getattr(llm, "auto_chain", False) or getattr(llm, "previous_response_id", None))
+    chained = bool(_entry(llm, "auto_chain") or _entry(llm, "previous_response_id"))
     return chained or bool(extra.get("previous_response_id") or extra.get("conversation"))
 
 
@@ -117,7 +116,7 @@ def _message(message: Any) -> int:
     size = images * REFERRED_TOKENS
     for name, value in message.items():
         # Texts, which are most of a growing history, need not be put into JSON to be measured.
-        size += len(name) + (_bytes(value) if isinstance(value, str) else _size(value))
+        size += len(name) + (len(value) if isinstance(value, str) and value.isascii() else _size(value))
     return size
 
 
@@ -128,7 +127,7 @@ def _is_image(block: Any) -> bool:
 def _size(value: Any) -> int:
     if not value:
         return 0
-    return _bytes(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_schema))
+    return _bytes(value if isinstance(value, str) else _as_json(value))
 
 
 def _bytes(text: str) -> int:
@@ -142,8 +141,31 @@ def _schema(value: Any) -> Any:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else str(value)
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False, default=_schema).encode
+
+
 def _entry(source: Any, name: str) -> Any:
-    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+    if isinstance(source, Mapping):
+        return source.get(name)
+    # pydantic raises, with words, for every name that an object lacks: slower than all else here.
+    own = getattr(source, "__dict__", None)
+    if own is not None and name in own:
+        return own[name]
+    extra = getattr(source, "__pydantic_extra__", None)
+    if extra and name in extra:
+        return extra[name]
+    kind: type = type(source)
+    return getattr(source, name, None) if _may_have(kind, name) else None
+
+
+@lru_cache(maxsize=1024)
+def _may_have(kind: type, name: str) -> bool:
+    """False for a pydantic class that has no such attribute: then only the object's own entries can have it."""
+    return (
+        not issubclass(kind, BaseModel)
+        or any(name in vars(base) for base in kind.__mro__)
+        or (name in kind.__private_attributes__)
+    )
 
 
 def _whole(value: Any) -> int | None:

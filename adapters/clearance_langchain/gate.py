@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
+from uuid import UUID
 
 from langchain_core.messages import BaseMessage
 
@@ -26,6 +27,7 @@ from clearance.model.subject import Subject
 from clearance.pricing import Prices
 from clearance.pricing.names import known_as
 from clearance_langchain.errors import fit
+from clearance_langchain.runtrees import listen
 from clearance_langchain.subjects import resolve
 from clearance_langchain.usage import Asked, Reported, asked
 from clearance_langchain.vouching import Vouchers, vouchers_of
@@ -100,6 +102,8 @@ class Gate:
         if self.subject is not None and not isinstance(self.subject, Subject):
             raise InvalidRequest("subject", f"{type(self.subject).__name__} is not a subject", "a Subject")
         object.__setattr__(self, "tool_costs", _checked(self.tool_costs))
+        if self.subject is None:
+            listen()
 
     # --- what a call wants
 
@@ -109,7 +113,7 @@ class Gate:
         params: Mapping[str, Any],
         *,
         metadata: Mapping[str, Any] | None = None,
-        above: Subject | None = None,
+        parent: UUID | None = None,
         ls_model: str | None = None,
         name: str = "",
         chat: bool = True,
@@ -122,7 +126,7 @@ class Gate:
         except ClearanceError as error:
             raise _refused(error) from None
         action = named(kind, wanted.model[:_MAX_NAME])
-        return Call(action, estimate, self._subject(metadata, above), wanted, chat=chat)
+        return Call(action, estimate, self._subject(metadata, parent), wanted, chat=chat)
 
     def tool_call(
         self,
@@ -130,7 +134,7 @@ class Gate:
         arguments: object = None,
         *,
         metadata: Mapping[str, Any] | None = None,
-        above: Subject | None = None,
+        parent: UUID | None = None,
         kind: str = TOOL,
     ) -> Call:
         cost = self._cost(name)
@@ -138,7 +142,7 @@ class Gate:
         action = named((self.action_kinds or {}).get(name, kind), (name or "unnamed")[:_MAX_NAME])
         facts = self._argument_facts(name, arguments)
         tool = None if kind == RETRIEVER else action.name
-        return Call(action, estimate, self._subject(metadata, above), unpriced=cost is None, tool=tool, facts=facts)
+        return Call(action, estimate, self._subject(metadata, parent), unpriced=cost is None, tool=tool, facts=facts)
 
     @property
     def vouchers(self) -> Vouchers:
@@ -173,8 +177,8 @@ class Gate:
     def _prices(self) -> Prices:
         return self.prices or default_prices()
 
-    def _subject(self, metadata: Mapping[str, Any] | None, above: Subject | None) -> Subject | None:
-        return resolve(self.subject, self.authority, metadata, above)
+    def _subject(self, metadata: Mapping[str, Any] | None, parent: UUID | None) -> Subject | None:
+        return resolve(self.subject, self.authority, metadata, parent)
 
     def _cost(self, name: str) -> Amount | None:
         costs = self.tool_costs

@@ -17,7 +17,6 @@ from clearance_langchain.errors import fitting
 from clearance_langchain.gate import RETRIEVER, Call, Gate, Options
 from clearance_langchain.opencalls import open_calls_of
 from clearance_langchain.quiet import quiet_about_denials
-from clearance_langchain.subjects import named
 from clearance_langchain.usage import reported
 
 log = logging.getLogger("clearance.langchain")
@@ -39,8 +38,8 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
     retries inside a provider's SDK: make models with `max_retries=0`. `guard` can do all three.
 
     Args:
-        subject: who acts; by default `acting_as` or the run around, then what graph context, configurable and metadata
-            name. Nobody named: denied.
+        subject: who acts; by default `acting_as` or the run around, then whom the outermost chain has named, by graph
+            context, configurable or metadata; chains further in only narrow that. Nobody named: denied.
         options: see `Options`.
 
     Raises InvalidRequest for costs that are no amounts.
@@ -84,7 +83,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
             self._tell_of_retries(serialized)
         name = _name(serialized, kwargs)
         call = self._gate.model_call(
-            prompt, params, metadata=metadata, above=self._open.named_above(parent_run_id), ls_model=ls_model, name=name
+            prompt, params, metadata=metadata, parent=parent_run_id, ls_model=ls_model, name=name
         )
         self._begin(call, run_id, parent_run_id, batch_size=kwargs.get("batch_size"))
 
@@ -108,7 +107,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
             prompts,
             params,
             metadata=metadata,
-            above=self._open.named_above(parent_run_id),
+            parent=parent_run_id,
             ls_model=ls_model,
             name=name,
             chat=False,
@@ -150,9 +149,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         if self._is_counted(run_id, metadata):
             return
         arguments = input_str if inputs is None else inputs
-        call = self._gate.tool_call(
-            _name(serialized, kwargs), arguments, metadata=metadata, above=self._open.named_above(parent_run_id)
-        )
+        call = self._gate.tool_call(_name(serialized, kwargs), arguments, metadata=metadata, parent=parent_run_id)
         self._begin(call, run_id, parent_run_id, tool_call_id=kwargs.get("tool_call_id"))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -178,7 +175,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
             _name(serialized, kwargs),
             query,
             metadata=metadata,
-            above=self._open.named_above(parent_run_id),
+            parent=parent_run_id,
             kind=RETRIEVER,
         )
         self._begin(call, run_id, parent_run_id)
@@ -202,8 +199,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        above = self._open.named_above(parent_run_id)
-        self._open.chain_began(run_id, parent_run_id, named(metadata, above) if metadata else above)
+        self._open.chain_began(run_id, parent_run_id)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._open.chain_ended(run_id)

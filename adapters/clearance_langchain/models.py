@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -18,14 +18,11 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables.config import var_child_runnable_config
 
 from clearance.guard import Permit
-from clearance.model.subject import Subject
 from clearance_langchain.capping import cap_name, capped
 from clearance_langchain.errors import fitting
 from clearance_langchain.gate import Call, Gate
-from clearance_langchain.opencalls import open_calls_of
 from clearance_langchain.usage import Streamed, answered
 from clearance_langchain.vouching import VOUCHER
 
@@ -204,23 +201,9 @@ def _call(model: BaseChatModel, messages: list[BaseMessage], args: tuple[Any, ..
     ls_model = None if params.get("model") else model._get_ls_params(stop=stop, **rest).get("ls_model_name")
     name = type(model).__name__
     gate = gate_of(model)
-    metadata, above = _context(manager, gate)
-    return gate.model_call(messages, params, metadata=metadata, above=above, ls_model=ls_model, name=name)
-
-
-def _context(manager: Any, gate: Gate) -> tuple[Mapping[str, Any] | None, Subject | None]:
-    """The run's metadata, and whom the chains around have named where a handler has heard of them.
-
-    A plain `stream()` gives its hook no run manager, and the config around must do.
-    """
-    if manager is not None:
-        metadata, parent = getattr(manager, "metadata", None), getattr(manager, "parent_run_id", None)
-    else:
-        config = var_child_runnable_config.get() or {}
-        metadata, parent = config.get("metadata"), getattr(config.get("callbacks"), "parent_run_id", None)
-    if parent is None or gate.subject is not None:
-        return metadata, None
-    return metadata, open_calls_of(gate.authority).named_above(parent)
+    # A plain `stream()` gives its hook no run manager: who acts is then what the config around says.
+    metadata, parent = getattr(manager, "metadata", None), getattr(manager, "parent_run_id", None)
+    return gate.model_call(messages, params, metadata=metadata, parent=parent, ls_model=ls_model, name=name)
 
 
 def _capped(model: BaseChatModel, permit: Permit, call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock, get_ident
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary, ref
 
 from clearance.authority.interface import Authority
 from clearance.guard import Permit
-from clearance.model.subject import Subject
 from clearance_langchain.frames import manager_around
 from clearance_langchain.gate import Call, Gate
 
@@ -45,13 +44,6 @@ class OpenCall:
         self.permit.finish(self.gate.outcome(self.permit, self.call, error))
 
 
-class Chain(NamedTuple):
-    """A chain run: the outermost that it belongs to, and whom the metadata of the chains down to it has named."""
-
-    root: UUID
-    subject: Subject | None
-
-
 @dataclass(slots=True)
 class Batch:
     """The prompts of one `generate`. They all begin before the first is sent, and then go one after another."""
@@ -69,7 +61,7 @@ class OpenCalls:
     """Keyed by LangChain's run id; settles each call once, whichever end comes first. Thread-safe."""
 
     _calls: dict[UUID, OpenCall] = field(default_factory=dict)
-    _chains: OrderedDict[UUID, Chain] = field(default_factory=OrderedDict)
+    _chains: OrderedDict[UUID, UUID] = field(default_factory=OrderedDict)
     _beginning: dict[tuple[int, int], Batch] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -156,18 +148,18 @@ class OpenCalls:
 
     # --- chains
 
-    def chain_began(self, run_id: UUID, parent: UUID | None, subject: Subject | None) -> None:
-        chain = Chain(self.root_of(run_id, parent), subject)
+    def chain_began(self, run_id: UUID, parent: UUID | None) -> None:
+        root = self.root_of(run_id, parent)
         with self._lock:
-            self._chains[run_id] = chain
+            self._chains[run_id] = root
             if len(self._chains) > MAX_CHAINS:
                 self._chains.popitem(last=False)
 
     def chain_ended(self, run_id: UUID) -> None:
         """When the outermost chain is over nothing inside it can still run: the one event that never fails to come."""
         with self._lock:
-            chain = self._chains.pop(run_id, None)
-        if chain is None or chain.root != run_id:
+            root = self._chains.pop(run_id, None)
+        if root != run_id:
             return
         for left in [key for key, opened in list(self._calls.items()) if opened.root == run_id]:
             opened = self.pop(left)
@@ -177,12 +169,7 @@ class OpenCalls:
     def root_of(self, run_id: UUID, parent: UUID | None) -> UUID:
         if parent is None:
             return run_id
-        chain = self._chains.get(parent)
-        return parent if chain is None else chain.root
-
-    def named_above(self, parent: UUID | None) -> Subject | None:
-        chain = None if parent is None else self._chains.get(parent)
-        return None if chain is None else chain.subject
+        return self._chains.get(parent, parent)
 
 
 _books: WeakKeyDictionary[Authority, OpenCalls] = WeakKeyDictionary()

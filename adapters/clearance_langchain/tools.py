@@ -77,7 +77,8 @@ def _arun(hook: Hook) -> Hook:
 def _call(tool: BaseTool, tool_input: Any, kwargs: Mapping[str, Any]) -> Call:
     """What LangGraph injects (state, store, runtime) is not an argument that anybody chose."""
     arguments = tool._filter_injected_args(tool_input) if isinstance(tool_input, dict) else tool_input
-    return gate_of(tool).tool_call(tool.name, arguments, metadata=kwargs.get("metadata"))
+    parent = getattr(kwargs.get("callbacks"), "parent_run_id", None)
+    return gate_of(tool).tool_call(tool.name, arguments, metadata=kwargs.get("metadata"), parent=parent)
 
 
 def _facts(tool: BaseTool, kwargs: Mapping[str, Any]) -> dict[str, Any]:

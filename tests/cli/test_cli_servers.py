@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -7,11 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, TextIO
 
 import httpx
+import pytest
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.authority.clock import ManualClock, SystemClock
+from clearance.cli import servers
 from clearance.connecting import open_ledger
 from clearance.model.action import action
 from clearance.model.amount import usd
@@ -36,6 +40,40 @@ def test_a_ledger_is_moved_with_equal_balances(tmp_path: Path) -> None:
     twice = run(tmp_path, "db", "import", "out.jsonl", "--ledger", str(tmp_path / "other.db"))
     assert twice.returncode == 1
     assert "not empty" in twice.stderr
+
+
+def test_files_that_cannot_be_moved_are_one_line(tmp_path: Path) -> None:
+    assert run(tmp_path, "budget", "set", "tenant:acme", "12.50").returncode == 0
+    assert run(tmp_path, "db", "export", "out.jsonl").returncode == 0
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    (tmp_path / "long.jsonl").write_bytes(whole + b"hello\n")
+    (tmp_path / "bytes.jsonl").write_bytes(whole.replace(b"acme", b"\xff", 1))
+    for words, told in (
+        (("export", "absent/x"), "file: absent/x cannot be written (No such file or directory)"),
+        (("export", "out.jsonl"), "file: out.jsonl is there already"),
+        (("export", "/dev/full"), "file: /dev/full is there already"),
+        (("import", "absent"), "file: absent cannot be read (No such file or directory)"),
+        (("import", "."), "file: . cannot be read (Is a directory)"),
+        (("import", "long.jsonl"), "of long.jsonl is not part of an export (it is not JSON); nothing was changed"),
+        (("import", "bytes.jsonl"), "line 2 of bytes.jsonl is not part of an export (tenant of accounts is no text"),
+    ):
+        other = ("--ledger", "other.db") if words[0] == "import" else ()
+        refused = run(tmp_path, "db", *words, *other)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+        assert told in refused.stderr
+        assert "unexpected" not in refused.stderr
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+    assert run(tmp_path, "db", "import", "out.jsonl", "--ledger", "other.db").returncode == 0
+
+
+def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    def fail(out: TextIO) -> Any:
+        out.write("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        servers._write_new(tmp_path / "out.jsonl", fail)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_status_names_the_engine_and_an_absent_ledger_is_an_error(tmp_path: Path) -> None:

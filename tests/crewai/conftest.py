@@ -59,7 +59,7 @@ def make_world(stage: Stage) -> Iterator[Callable[..., World]]:
         for world in worlds:
             world.until(lambda world=world: world.open() == 0)  # type: ignore[misc]
             assert world.authority.check() == []
-        assert not seams.is_installed()
+            world.until(lambda: not seams.is_installed())
         assert not _stream_sinks.get()
         assert not _scoped_hooks_var.get()
         assert not any(get_hooks(point) for point in InterceptionPoint)

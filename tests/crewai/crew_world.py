@@ -120,6 +120,9 @@ class World:
         found = [one for one in self.reservations() if one.kind == "call"]
         return sorted(found, key=lambda one: one.created_at_ms)
 
+    def tool_calls(self) -> list[Reservation]:
+        return [call for call in self.calls() if call.action["kind"] != "llm.completion"]
+
     def open(self) -> int:
         self.authority.flush()
         return sum(one.status == "ACTIVE" for one in self.reservations())

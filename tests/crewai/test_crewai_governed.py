@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crew_base import research, research_class
 from crew_world import ACME, MODEL, World
 from crewai import Crew, Flow, Process
 from crewai.crews.crew_output import CrewOutput
 from crewai.flow.flow import start
-from crewai.project import CrewBase, agent, crew, task
+from crewai.project import CrewBase, crew
 
 import clearance_crewai
 from clearance.errors import BudgetFrozen, InvalidRequest
@@ -21,30 +22,6 @@ from clearance_crewai import OutsideRun
 MakeWorld = Callable[..., World]
 # CrewAI says so of each copy of a @CrewBase class's crew.
 pytestmark = pytest.mark.filterwarnings("ignore:.*prevent checkpointing:UserWarning")
-
-
-def research(world: World, budget: Any = "0.2", **options: Any) -> Any:
-    """An object of a governed class with one agent and one task."""
-
-    @clearance_crewai.governed(world.authority, ACME, budget, **options)
-    @CrewBase
-    class Research:
-        agents_config = None
-        tasks_config = None
-
-        @agent
-        def reader(self) -> Any:
-            return world.agent("Reader", [world.tool()])
-
-        @task
-        def look(self) -> Any:
-            return world.task(self.reader())
-
-        @crew
-        def crew(self) -> Crew:
-            return Crew(agents=self.agents, tasks=self.tasks)
-
-    return Research()
 
 
 def runs(world: World) -> int:
@@ -172,30 +149,13 @@ def test_what_cannot_be_governed_by_itself_works_inside_a_block(world: World) ->
 
 def test_an_llm_that_is_shared_with_others_is_theirs_as_before(world: World) -> None:
     shared = world.llm()
+    kind = clearance_crewai.governed(world.authority, ACME)(research_class(world, llm=shared))
 
-    @clearance_crewai.governed(world.authority, ACME)
-    @CrewBase
-    class Research:
-        agents_config = None
-        tasks_config = None
-
-        @agent
-        def reader(self) -> Any:
-            return world.agent("Reader", llm=shared)
-
-        @task
-        def look(self) -> Any:
-            return world.task(self.reader())
-
-        @crew
-        def crew(self) -> Crew:
-            return Crew(agents=self.agents, tasks=self.tasks)
-
-    Research().crew().kickoff()
+    kind().crew().kickoff()
     governed = world.billed
     shared.call("by itself")
 
-    assert world.requests == 2
+    assert world.requests == 3
     assert world.spent() == governed < world.billed
     assert shared.model == MODEL
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crew_base import research_class
 from crew_world import ACME, World, calls_then
 from crewai import Flow
-from crewai.project import CrewBase, agent, crew, task
 
 import clearance_crewai
 from clearance.errors import AuthorityUnavailable, Denied, InvalidRequest
@@ -131,25 +131,8 @@ def test_inputs_of_the_wrong_kind_are_said(world: World) -> None:
 
 
 def test_a_misspelt_tool_of_a_crew_base_object_is_said(world: World) -> None:
-    @CrewBase
-    class Research:
-        agents_config = None
-        tasks_config = None
-
-        @agent
-        def reader(self) -> Any:
-            return world.agent("Reader", [world.tool()])
-
-        @task
-        def look(self) -> Any:
-            return world.task(self.reader())
-
-        @crew
-        def crew(self) -> Any:
-            return world.crew([world.tool()])
-
     with pytest.raises(InvalidRequest, match=r"did you mean 'look_up'\?"):
-        world.kickoff(Research(), tool_costs={"look_upp": usd("1")})
+        world.kickoff(research_class(world)(), tool_costs={"look_upp": usd("1")})
     assert world.requests == 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crew_base import research
 from crew_paths import Words
 from crew_world import ACME, World, calls_then
 from crewai import Crew, Flow, Task
@@ -18,7 +19,6 @@ from crewai.events.types.llm_events import LLMCallStartedEvent
 from crewai.flow.flow import start
 from crewai.hooks.dispatch import InterceptionPoint, scoped_hooks
 from crewai.llms.providers.openai.completion import OpenAICompletion
-from crewai.project import CrewBase, agent, crew, task
 from crewai.tools.base_tool import BaseTool
 
 import clearance_crewai
@@ -281,26 +281,10 @@ def test_a_cancelled_kickoff_async_spends_nothing_more_in_its_thread(make_world:
 
 
 def test_a_crew_base_class_is_governed_by_a_decorator(world: World) -> None:
-    @clearance_crewai.governed(world.authority, ACME, usd("0.5"))
-    @CrewBase
-    class Research:
-        agents_config = None
-        tasks_config = None
+    it = research(world)
 
-        @agent
-        def reader(self) -> Any:
-            return world.agent("Reader", [world.tool()])
-
-        @task
-        def look(self) -> Any:
-            return world.task(self.reader())
-
-        @crew
-        def crew(self) -> Crew:
-            return Crew(agents=self.agents, tasks=self.tasks)
-
-    plain = Research().crew().kickoff()
-    threaded = asyncio.run(Research().crew().kickoff_async())
+    plain = it.crew().kickoff()
+    threaded = asyncio.run(it.crew().kickoff_async())
 
     assert plain.clearance.spent().amount + threaded.clearance.spent().amount == world.spent() == world.billed
     assert sum(one.kind == "run" for one in world.reservations()) == 2

@@ -17,6 +17,7 @@ from chromadb.api.models.CollectionCommon import CollectionCommon
 from crewai.llms.base_llm import BaseLLM
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.tools.base_tool import BaseTool
+from crewai.tools.structured_tool import CrewStructuredTool
 
 from clearance_crewai import UnsupportedCrewAI, selfcheck
 
@@ -32,6 +33,8 @@ def test_this_version_passes() -> None:
     [
         (OpenAICompletion, "_prepare_completion_params"),
         (BaseTool, "_claim_usage"),
+        (BaseTool, "run"),
+        (CrewStructuredTool, "invoke"),
         (BaseLLM, "_handle_tool_execution"),
         (CollectionCommon, "_embed"),
     ],

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from crew_paths import own_llm, react, text_llm
-from crew_world import World, calls_then
+from crew_world import ACME, World, calls_then
 from crewai import Flow
 from crewai.flow.flow import start
 from crewai.hooks import register_before_tool_call_hook, unregister_before_tool_call_hook
 from crewai.hooks.dispatch import InterceptionPoint, scoped_hooks
 
+import clearance_crewai
+from clearance.errors import InvalidRequest
 from clearance.model.amount import usd
 from clearance.simulator import Reply, ToolCall
 from clearance_crewai import OutsideRun, guard_embedder
@@ -241,3 +243,26 @@ def test_a_denied_agent_finishes_with_a_result_of_its_kind(world: World) -> None
 
     assert (result.agent_role, result.raw, world.requests) == ("Researcher", "", 0)
     assert result.clearance.denied is not None
+
+
+def test_an_agent_that_is_started_in_an_event_loop_is_awaited_in_its_run(world: World) -> None:
+    """CrewAI's `Agent.kickoff` gives a coroutine there."""
+
+    async def main() -> Any:
+        return await world.kickoff(world.agent(), inputs="look", budget=usd("0.5"))
+
+    result = asyncio.run(main())
+
+    assert result.clearance.spent().amount == world.spent() == world.billed > 0
+
+
+def test_a_function_that_gives_a_coroutine_is_refused(world: World) -> None:
+    llm = world.llm()
+
+    @clearance_crewai.governed(world.authority, ACME)
+    def ask() -> Any:
+        return llm.acall("look")
+
+    with pytest.raises(InvalidRequest, match="gave a coroutine, which would run after its run; allowed: an async def"):
+        ask()
+    assert world.requests == 0

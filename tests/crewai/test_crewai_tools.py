@@ -22,10 +22,6 @@ MakeWorld = Callable[..., World]
 LOOK = ToolCall("look_up", {"word": "sun"})
 
 
-def tool_calls(world: World) -> list[Any]:
-    return [call for call in world.calls() if call.action["kind"] != "llm.completion"]
-
-
 def said_to_the_model(world: World) -> str:
     return json.dumps([request.body for request in world.sim.requests])
 
@@ -72,7 +68,7 @@ def test_a_failing_tool_of_a_text_agent_runs_once_for_its_reservation(make_world
     result = world.kickoff(world.crew([tool], agent={"llm": text_llm(world)}), tool_costs={"look_up": usd("0.01")})
 
     assert (world.tool_runs, result.raw) == (["look_up"], "dead")
-    (call,) = tool_calls(world)
+    (call,) = world.tool_calls()
     assert (call.status, call.actual) == ("COMMITTED", 1_000_000)  # it may have done something before it failed
 
 
@@ -86,7 +82,7 @@ def test_a_failing_native_tool_runs_once_and_is_charged(make_world: MakeWorld, k
 
     world.kickoff(world.crew([tool]), tool_costs={"look_up": usd("0.01")})
 
-    (call,) = tool_calls(world)
+    (call,) = world.tool_calls()
     assert world.tool_runs == ["look_up"]
     assert (call.actual, call.committed_metadata["error"]) == (1_000_000, "OSError")
 
@@ -104,8 +100,28 @@ def test_what_did_not_run_costs_nothing(make_world: MakeWorld, call: ToolCall, w
     world.kickoff(world.crew([world.tool()]), tool_costs=lambda name: usd("0.01"))
 
     assert world.tool_runs == []
-    assert [it.status for it in tool_calls(world)] in (["RELEASED"], [])
+    assert [it.status for it in world.tool_calls()] in (["RELEASED"], [])
     assert world.spent() == world.billed
+
+
+def test_a_class_with_a_run_of_its_own_is_charged_for_what_an_agent_calls(make_world: MakeWorld) -> None:
+    """It says nothing of its body."""
+    world = make_world(calls_then("done", LOOK))
+
+    class LookUp(BaseTool):
+        name: str = "look_up"
+        description: str = "Look a word up."
+
+        def run(self, word: str) -> str:
+            world.tool_runs.append("look_up")
+            return word
+
+        def _run(self, word: str) -> str:
+            raise AssertionError("not called")
+
+    world.kickoff(world.crew([LookUp()]), tool_costs={"look_up": usd("0.01")})
+
+    assert (world.tool_runs, [call.actual for call in world.tool_calls()]) == (["look_up"], [1_000_000])
 
 
 def test_an_answer_from_crewais_cache_costs_nothing(make_world: MakeWorld) -> None:
@@ -117,7 +133,7 @@ def test_an_answer_from_crewais_cache_costs_nothing(make_world: MakeWorld) -> No
     world.kickoff(world.crew([world.tool()], cache=True), tool_costs={"look_up": usd("0.01")})
 
     assert world.tool_runs == ["look_up"]
-    assert sorted(call.status for call in tool_calls(world)) == ["COMMITTED", "RELEASED"]
+    assert sorted(call.status for call in world.tool_calls()) == ["COMMITTED", "RELEASED"]
 
 
 def test_a_used_up_tool_costs_nothing(make_world: MakeWorld) -> None:
@@ -131,7 +147,7 @@ def test_a_used_up_tool_costs_nothing(make_world: MakeWorld) -> None:
     world.kickoff(world.crew([world.tool(max_usage_count=1)]), tool_costs={"look_up": usd("0.01")})
 
     assert world.tool_runs == ["look_up"]
-    assert sorted(call.status for call in tool_calls(world)) == ["COMMITTED", "RELEASED"]
+    assert sorted(call.status for call in world.tool_calls()) == ["COMMITTED", "RELEASED"]
 
 
 def test_a_body_can_tell_what_it_has_cost(make_world: MakeWorld) -> None:
@@ -145,7 +161,7 @@ def test_a_body_can_tell_what_it_has_cost(make_world: MakeWorld) -> None:
 
     world.kickoff(world.crew([world.tool(work=tells)]), tool_costs={"look_up": usd("0.01")})
 
-    assert tool_calls(world)[0].actual == 300_000
+    assert world.tool_calls()[0].actual == 300_000
     assert current_permit() is None
 
 
@@ -160,7 +176,7 @@ def test_costs_kinds_and_arguments_are_kept(make_world: MakeWorld) -> None:
         arguments=lambda tool, given: {"size": len(given["word"])},
     )
 
-    (call,) = tool_calls(world)
+    (call,) = world.tool_calls()
     assert (call.action["kind"], call.action["name"]) == ("message.email.send", "send_mail")
     assert (call.unit, call.actual) == ("CREDITS", 2)
     assert call.metadata["arguments"] == {"size": 6}
@@ -224,7 +240,7 @@ def test_a_tool_that_needs_approval_is_denied_until_somebody_gives_it(make_world
 
     assert world.tool_runs == ["look_up"]
     assert asked == [("look_up", {"word": "sun"})] * 2
-    (granted,) = [call for call in tool_calls(world) if call.status == "COMMITTED"]
+    (granted,) = [call for call in world.tool_calls() if call.status == "COMMITTED"]
     assert granted.metadata["approved_by"] == "ann"
 
 

@@ -51,9 +51,17 @@ def make_world(stage: Stage) -> Iterator[Callable[..., World]]:
             assert world.authority.check() == []
     finally:
         for world in worlds:
-            world.authority.close()
+            world.close()
 
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
     return make_world()
+
+
+@pytest.fixture
+def two(make_world: Callable[..., World]) -> World:
+    """A world with two tenants that have a budget, acme and globex."""
+    world = make_world()
+    world.budget(scope="tenant:globex")
+    return world

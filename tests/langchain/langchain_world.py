@@ -12,7 +12,8 @@ from langchain.agents import create_agent
 from langchain_classic.agents import AgentExecutor, create_tool_calling_agent
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import BaseTool, tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 from clearance.authority.budgets import BudgetSpec
 from clearance.connecting import LocalAuthority
@@ -28,6 +29,10 @@ from clearance_langchain import ClearanceCallbackHandler, ClearanceMiddleware, g
 T = TypeVar("T")
 MODEL = "gpt-4o-mini"
 ACME = Subject(tenant="acme", agent="bot")
+OUTER: Any = {"metadata": {"tenant": "acme"}}
+INNER: dict[str, Any] = {"tenant": "globex", "agent": "x"}
+KEPT = "tenant:acme/agent:x"
+"""The scope of a call that INNER may only narrow, as OUTER has named its tenant."""
 LONG = always("one two three four five six seven eight nine ten " * 3)
 
 
@@ -79,6 +84,7 @@ class World:
         self.sim = stage.sim
         self.authority = authority
         self.tool_runs: list[str] = []
+        self._embeddings: list[OpenAIEmbeddings] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.stage.runner.run(work, context=copy_context())
@@ -93,6 +99,12 @@ class World:
 
         self.run(others())
         assert self.sim.wait_idle()
+
+    def close(self) -> None:
+        for made in self._embeddings:  # each has connections of its own
+            made.client._client.close()
+            self.run(made.async_client._client.close())
+        self.authority.close()
 
     # --- makers
 
@@ -113,6 +125,17 @@ class World:
         }
         made = ChatOpenAI(**{**settings, **options})
         self.stage.clients.append(made)
+        return made
+
+    def embeddings(self) -> OpenAIEmbeddings:
+        made = OpenAIEmbeddings(
+            model="text-embedding-3-small",
+            base_url=self.sim.base_url,
+            api_key="sim",  # type: ignore[arg-type]
+            check_embedding_ctx_length=False,
+            max_retries=0,
+        )
+        self._embeddings.append(made)
         return made
 
     def handler(self, subject: Subject | None = ACME, **options: Any) -> ClearanceCallbackHandler:
@@ -219,3 +242,15 @@ async def started(world: World, calls: int = 1) -> None:
 async def drain(stream: Any) -> None:
     async for _ in stream:
         pass
+
+
+def graph_of(node: Any) -> Any:
+    graph = StateGraph(MessagesState)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    graph.add_edge("node", END)
+    return graph.compile()
+
+
+def scopes(world: World) -> set[str]:
+    return {it.scope_path for it in world.all()}

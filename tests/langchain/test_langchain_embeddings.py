@@ -26,13 +26,7 @@ by_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 @pytest.fixture
 def embeddings(world: World) -> OpenAIEmbeddings:
-    return OpenAIEmbeddings(
-        model="text-embedding-3-small",
-        base_url=world.sim.base_url,
-        api_key="sim",  # type: ignore[arg-type]
-        check_embedding_ctx_length=False,
-        max_retries=0,
-    )
+    return world.embeddings()
 
 
 @by_way

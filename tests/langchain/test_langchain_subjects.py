@@ -20,13 +20,6 @@ by_how = pytest.mark.parametrize("how", ["handler", "guard"])
 GLOBEX = Subject(tenant="globex")
 
 
-@pytest.fixture
-def two(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.budget(scope="tenant:globex")
-    return world
-
-
 def governed(world: World, how: str, subject: Subject | None = None) -> tuple[Any, list[Any]]:
     if how == "handler":
         return world.model(), [world.handler(subject)]

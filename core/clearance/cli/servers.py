@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from clearance.config import Config
     from clearance.store.compaction import Compaction
     from clearance.store.interface import Store
+    from clearance.store.move import Totals
 
 _PANEL = "Serve and move"
 PROGRESS_SECONDS = 1.0
@@ -152,22 +155,48 @@ def export(session: Session, file: File) -> None:
         if str(file) == "-":
             export_ledger(store, sys.stdout)
             return
-        with file.open("x", encoding="utf-8") as out:
-            moved = export_ledger(store, out)
+        with _told_of(file, "written", "a new file in a folder that is there, or - for standard output"):
+            moved = _write_new(file, lambda out: export_ledger(store, out))
         session.show({"file": str(file), **moved.as_dict()}, views.facts)
+
+
+def _write_new(file: Path, write: Callable[[TextIO], Totals]) -> Totals:
+    out = file.open("x", encoding="utf-8")
+    try:
+        with out:
+            return write(out)
+    except BaseException:
+        # A part of an export is none, and would be in the way of the next try.
+        file.unlink()
+        raise
 
 
 def import_(session: Session, file: File) -> None:
     """Fill an empty ledger from an export; nothing is written unless every balance is equal at the end."""
     from clearance.store.move import import_ledger
 
-    with _opened(session, create=True) as store:
-        if str(file) == "-":
-            moved = import_ledger(store, sys.stdin)
-        else:
-            with file.open(encoding="utf-8") as lines:
-                moved = import_ledger(store, lines)
+    is_input = str(file) == "-"
+    with _told_of(file, "read", "a file that `clearance db export` wrote, or - for standard input"):
+        # What is not UTF-8 arrives, so that the line it is in can be named.
+        lines = nullcontext(sys.stdin) if is_input else file.open(encoding="utf-8", errors="surrogateescape")
+    with lines as text, _opened(session, create=True) as store:
+        moved = import_ledger(store, text, name="standard input" if is_input else str(file))
         session.show(moved.as_dict(), views.facts)
+
+
+@contextmanager
+def _told_of(file: Path, done: str, allowed: str) -> Iterator[None]:
+    from clearance.errors import ClearanceError
+
+    try:
+        yield
+    except (ClearanceError, BrokenPipeError):
+        # Some of ours are OSErrors too.
+        raise
+    except FileExistsError:
+        raise InvalidRequest("file", f"{file} is there already, and is not overwritten", allowed) from None
+    except OSError as error:
+        raise InvalidRequest("file", f"{file} cannot be {done} ({error.strerror or error})", allowed) from None
 
 
 def _opened(session: Session, *, create: bool = False) -> Any:

@@ -8,12 +8,12 @@
 `close()`, which removes it. Each spec gets a ledger of its own and says what it expected and what it got.
 """
 
-from clearance.store.conformance import accounts, controls, log, records, reservations, sharing, transactions
+from clearance.store.conformance import accounts, controls, log, racing, records, reservations, sharing, transactions
 from clearance.store.conformance.kit import Failure, Ledger, NewLedger, Spec, specs_of
 
 SPECS: tuple[Spec, ...] = tuple(
     spec
-    for module in (transactions, accounts, reservations, log, controls, records, sharing)
+    for module in (transactions, accounts, reservations, log, controls, records, sharing, racing)
     for spec in specs_of(module)
 )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from clearance.errors import StoreError
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
-from clearance.store.interface import Changes, NewEvent, Store
+from clearance.store.interface import Changes, NewEvent, Store, Transaction
 
 NOW_MS = 1_800_000_000_000
 T = TypeVar("T")
@@ -104,6 +106,22 @@ def shared_spec(check: Callable[[Bench], None]) -> Spec:
 
 def specs_of(module: ModuleType) -> Iterable[Spec]:
     return [value for value in vars(module).values() if isinstance(value, Spec)]
+
+
+LIMIT_SECONDS = 20
+
+
+def until_done(store: Store, change: Callable[[Transaction], object]) -> None:
+    """Run it until the engine has no reason to have it run again, as the authority's queue does."""
+    end = time.monotonic() + LIMIT_SECONDS
+    while True:
+        try:
+            with store.transaction(flush=False) as tx:
+                change(tx)
+            return
+        except StoreError as error:
+            if error.retry_after_ms != 0 or time.monotonic() > end:
+                raise
 
 
 def expect(what: str, got: T, expected: T) -> None:

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from clearance.errors import StoreError
 from clearance.model.results import Stop
-from clearance.store.conformance.kit import NOW_MS, Bench, account, event, expect, reservation, shared_spec
-from clearance.store.interface import Changes, EventQuery, Needs, Store
-
-
-def _again(store: Store, change: object) -> None:
-    """Run it until the engine has no reason to have it run again, as the authority's queue does."""
-    while True:
-        try:
-            with store.transaction(flush=False) as tx:
-                change(tx)  # type: ignore[operator]
-            return
-        except StoreError as error:
-            if error.retry_after_ms != 0:
-                raise
+from clearance.store.conformance.kit import NOW_MS, Bench, account, event, expect, reservation, shared_spec, until_done
+from clearance.store.interface import Changes, EventQuery, Needs, Store, Transaction
 
 
 @shared_spec
@@ -55,17 +42,18 @@ def stores_never_lose_each_others_changes(bench: Bench) -> None:
     errors: list[Exception] = []
 
     def spend(store: Store, turn: int) -> None:
-        def both(tx: object) -> None:
-            tx.prefetch([Needs([(tenant, scopes[:: 1 if turn % 2 else -1], (unit,))])])  # type: ignore[attr-defined]
+        def both(tx: Transaction) -> None:
+            tx.prefetch([Needs([(tenant, scopes[:: 1 if turn % 2 else -1], (unit,))])])
             changed = []
             for key in keys:
-                old = tx.account(*key)  # type: ignore[attr-defined]
+                old = tx.account(*key)
+                assert old is not None
                 changed.append(old._replace(spent=old.spent + 1))
-            tx.write(Changes(accounts=changed, events=[event()]), NOW_MS)  # type: ignore[attr-defined]
+            tx.write(Changes(accounts=changed, events=[event()]), NOW_MS)
 
         try:
             for _ in range(20):
-                _again(store, both)
+                until_done(store, both)
         except Exception as error:
             errors.append(error)
 

@@ -6,18 +6,15 @@ import into an empty ledger is one transaction; before it commits, everything is
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from clearance.errors import InvalidRequest, StoreCorrupt
 from clearance.store.interface import Store
+from clearance.store.move.lines import FORMAT, UNCHANGED, Lines
 from clearance.store.move.tables import TABLES, Shelf, Totals
 from clearance.store.sqlite import SqliteStore
-
-FORMAT = "clearance ledger 1"
-CHUNK = 1_000
 
 
 def export_ledger(store: Store, out: TextIO) -> Totals:
@@ -26,17 +23,17 @@ def export_ledger(store: Store, out: TextIO) -> Totals:
         return _export(shelf, out)
 
 
-def import_ledger(store: Store, lines: Iterable[str]) -> Totals:
-    """Fill an empty ledger. Raises InvalidRequest if it is not empty or the lines are not an export, and StoreCorrupt
-    if what arrived is not what was sent; then nothing was changed."""
+def import_ledger(store: Store, lines: Iterable[str], *, name: str = "the export") -> Totals:
+    """Fill an empty ledger. Raises InvalidRequest if it is not empty or the lines are not an export (it names the line,
+    and calls the file `name`), and StoreCorrupt if what arrived is not what was sent; then nothing was changed."""
     with shelf_of(store).writing() as shelf:
         _require_empty(shelf)
-        told = _load(shelf, _parsed(lines))
+        told = Lines(lines, name).load(shelf)
         arrived = totals_of(shelf)
-        if told is None:
-            raise InvalidRequest("export", "ends in the middle", "a whole export, with its last line")
         if told != arrived.as_dict():
-            raise StoreCorrupt(f"the ledger that arrived is not the one that was sent: {_difference(told, arrived)}")
+            raise StoreCorrupt(
+                f"the ledger that arrived is not the one that was sent: {_difference(told, arrived)}; {UNCHANGED}"
+            )
         shelf.finish()
         return arrived
 
@@ -89,30 +86,6 @@ def _lines(shelf: Shelf) -> Iterator[str]:
             found.add(table, row)
             yield json.dumps([table, *row], ensure_ascii=False)
     yield json.dumps({"totals": found.as_dict()})
-
-
-def _parsed(lines: Iterable[str]) -> Iterator[Any]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            raise InvalidRequest("export", f"line {number} is not JSON", "an export, unchanged") from None
-        if number == 1 and (not isinstance(value, dict) or value.get("format") != FORMAT):
-            raise InvalidRequest("export", "the first line does not name the format", FORMAT)
-        yield value
-
-
-def _load(shelf: Shelf, lines: Iterator[Any]) -> dict[str, Any] | None:
-    """Loads the rows; returns what the last line says, None without one."""
-    next(lines, None)
-    for table, group in itertools.groupby(lines, key=lambda line: line[0] if isinstance(line, list) else None):
-        if table is None:
-            return dict(next(group).get("totals", {}))
-        if table not in TABLES:
-            raise InvalidRequest("export", f"knows a table {table!r}", ", ".join(TABLES))
-        while chunk := [line[1:] for line in itertools.islice(group, CHUNK)]:
-            shelf.load(table, chunk)
-    return None
 
 
 def _require_empty(shelf: Shelf) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
 
-from clearance.store.move.tables import TABLES, Values, plain
+from clearance.store.move.tables import TABLES, RowRefused, Values, plain
 from clearance.store.postgres import PostgresStore
 from clearance.store.postgres.log import LINES
 from clearance.store.postgres.problems import ours
@@ -73,9 +74,12 @@ class PostgresShelf:
         columns, fill = TABLES[table], _FILL.get(table)
         added = _ADDED.get(table, ())
         statement = f"COPY clearance.{table} ({', '.join((*columns, *added))}) FROM STDIN"
-        with self._connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for row in rows:
-                copy.write_row(fill(row) if fill else row)
+        try:
+            with self._connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+                for row in rows:
+                    copy.write_row(fill(row) if fill else row)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            raise RowRefused(_index(error), _why(error)) from None
 
     def finish(self) -> None:
         assert self._connection is not None
@@ -83,16 +87,27 @@ class PostgresShelf:
             self._connection.execute(statement.encode())
 
 
+def _index(error: psycopg.Error) -> int | None:
+    """`COPY events, line 2: ...` in whatever language the server speaks."""
+    found = re.match(r"COPY \w+, \D*(\d+)", error.diag.context or "")
+    return int(found[1]) - 1 if found else None
+
+
+def _why(error: psycopg.Error) -> str:
+    twice = isinstance(error, psycopg.errors.UniqueViolation)
+    return "this row was there before" if twice else error.diag.message_primary or type(error).__name__
+
+
 def _account(row: Values) -> Values:
-    return [*row[:7], bool(row[7]), *row[8:]]
+    return [*row[:7], row[7] if row[7] is None else bool(row[7]), *row[8:]]
 
 
 def _reservation(row: Values) -> Values:
-    return [*row, json.loads(row[16])["held_on"]]
+    return [*row, json.loads(row[16] or "{}").get("held_on")]
 
 
 def _answer(row: Values) -> Values:
-    return [bytes.fromhex(row[0]), bytes.fromhex(row[1]), row[2], ""]
+    return [*(None if it is None else bytes.fromhex(it) for it in row[:2]), row[2], ""]
 
 
 _ADDED = {"reservations": ("held_on",), "answers": ("tenant",)}

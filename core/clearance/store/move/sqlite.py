@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import apsw
 
-from clearance.store.move.tables import TABLES, Values, plain
+from clearance.store.move.tables import TABLES, RowRefused, Values, plain
 from clearance.store.sqlite import SqliteStore
 from clearance.store.sqlite.reader import SqliteReader
 from clearance.store.sqlite.transaction import SqliteTransaction
@@ -44,9 +44,20 @@ class SqliteShelf:
         assert self._connection is not None
         columns = TABLES[table]
         hexed = [n for n, column in enumerate(columns) if column in _BYTES and table == "answers"]
-        filled = [[bytes.fromhex(value) if n in hexed else value for n, value in enumerate(row)] for row in rows]
         marks = ", ".join("?" * len(columns))
-        self._connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", filled)
+        taken = 0
+
+        def filled() -> Iterator[Values]:
+            nonlocal taken
+            for row in rows:
+                taken += 1
+                yield [bytes.fromhex(v) if n in hexed and v is not None else v for n, v in enumerate(row)]
+
+        try:
+            self._connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", filled())
+        except apsw.ConstraintError as error:
+            twice = str(error).startswith("UNIQUE")
+            raise RowRefused(taken - 1, "this row was there before" if twice else str(error)) from None
 
     def finish(self) -> None:
         pass

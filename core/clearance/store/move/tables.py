@@ -59,6 +59,15 @@ class Totals:
         return cls(facts["rows"], {table: int(text, 16) for table, text in facts["digests"].items()}, facts["balances"])
 
 
+class RowRefused(Exception):
+    """The engine does not take one of the rows; `index` is its place among those given, None if unknown."""
+
+    def __init__(self, index: int | None, why: str) -> None:
+        super().__init__(why)
+        self.index = index
+        self.why = why
+
+
 class Shelf(Protocol):
     """A ledger's tables, open for one long look or one big change."""
 
@@ -68,7 +77,10 @@ class Shelf(Protocol):
         ...
 
     def rows(self, table: str) -> Iterable[Values]: ...
-    def load(self, table: str, rows: Sequence[Values]) -> None: ...
+    def load(self, table: str, rows: Sequence[Values]) -> None:
+        """Raises RowRefused; then the transaction can only be undone."""
+        ...
+
     def finish(self) -> None:
         """What has to follow the last row."""
         ...

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -17,6 +19,14 @@ from clearance.store.postgres.problems import Lost, ours
 from clearance.store.postgres.wire import Row, Statement, Wire
 
 OLDEST_SERVER = 150_000
+
+_RIGHT = (
+    "postgresql://user:password@host:5432/database, where a user, password or database has %25 for %, %40 for @, "
+    "%2F for /, %3A for :, %20 for a blank"
+)
+_ESCAPED = re.compile(r"(?:[^%\s\0]|%(?!00)[0-9a-fA-F]{2})*")
+_HOST = re.compile(r"(?:\[[^\[\]]+\]|(?:[^\[\]:%\s\0]|%(?!00)[0-9a-fA-F]{2})*)(?::\d*)?")
+_PLACE = re.compile(r"([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
 
 _DEFAULTS = {
     "application_name": "clearance",
@@ -30,19 +40,58 @@ _DEFAULTS = {
 
 
 def conninfo_of(url: str) -> str:
-    """The URL with our defaults for what it leaves open."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise InvalidRequest("url", f"is no PostgreSQL URL ({str(error).strip()})", "postgresql://...") from None
-    return make_conninfo("", **{**_DEFAULTS, **given})
+    """The URL with our defaults for what it leaves open. Raises InvalidRequest, which never quotes the URL."""
+    return make_conninfo("", **{**_DEFAULTS, **_facts(url)})
 
 
 def place_of(url: str) -> str:
     """How messages name the database: never with a password."""
-    facts = conninfo_to_dict(url)
+    facts = _facts(url)
     host, port = facts.get("host") or "local socket", facts.get("port") or "5432"
     return f"postgresql://{host}:{port}/{facts.get('dbname') or facts.get('user') or ''}"
+
+
+def _facts(url: str) -> dict[str, Any]:
+    """What libpq reads, unless it would take a part of an unescaped password for another part of the URL."""
+    if "@" in _login_and_place(url)[1].partition("?")[0]:
+        raise _unreadable("has an @ or a / too many before the host, perhaps in the password")
+    try:
+        facts = conninfo_to_dict(url)
+    except (psycopg.Error, ValueError):
+        # libpq's own words quote what it could not read, often the password. No cause either: logs print it.
+        raise _unreadable(f"is no PostgreSQL URL: {_bad_part(url)} cannot be read") from None
+    if not all(_is_port(port) for port in str(facts.get("port", "")).split(",")):
+        raise _unreadable("is no PostgreSQL URL: the port is no number from 1 to 65535")
+    return facts
+
+
+def _unreadable(problem: str) -> InvalidRequest:
+    return InvalidRequest("url", problem, _RIGHT)
+
+
+def _login_and_place(url: str) -> tuple[str, str]:
+    """As libpq does: a login ends at the first @, and there is none if a / comes first. Nothing for what is no URL."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        return "", ""
+    login, at, place = rest.partition("@")
+    return (login, place) if at and "/" not in login else ("", rest)
+
+
+def _bad_part(url: str) -> str:
+    login, place = _login_and_place(url)
+    if not place:
+        return "the connection string"
+    user, _, password = login.partition(":")
+    hosts, path, query = _PLACE.fullmatch(place).groups("")  # type: ignore[union-attr]
+    parts = {"the password": password, "the user": user, "the database's name": path}
+    found = [name for name, text in parts.items() if not _ESCAPED.fullmatch(text)]
+    found += [] if all(map(_HOST.fullmatch, hosts.split(","))) else ["the host"]
+    return found[0] if found else "what follows the ?" if query else "a part of it"
+
+
+def _is_port(text: str) -> bool:
+    return not text or (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65_535)
 
 
 class Link:

@@ -51,6 +51,7 @@ class Holding:
         self._tenants_held: set[str] = set()
         self._gates: set[str] = set()
         self._answers: dict[bytes, Answered | None] = {}
+        self._missing_records: set[tuple[str, str]] = set()
         self._lines: dict[int, Row] = {}
         self._number: int | None = None
         self._lines_used = 0
@@ -125,7 +126,8 @@ class Holding:
 
     def _write_statements(self) -> list[Statement]:
         pending, self._pending = self._pending, Pending()
-        statements = list(pending.statements(self._stored))
+        statements = list(pending.statements(self._stored, self._missing_records))
+        self._missing_records -= pending.records.keys()
         self._stored.update(pending.accounts)
         self._sent_writes = self._sent_writes or bool(statements)
         return statements

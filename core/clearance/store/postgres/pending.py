@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from clearance.model.account import Account
 from clearance.model.reservation import Reservation
@@ -35,8 +35,13 @@ class Pending:
     def __bool__(self) -> bool:
         return any(vars(self).values())
 
-    def statements(self, stored: Mapping[AccountKey, Account]) -> Iterator[Statement]:
-        """In one order of tables and keys, so that two transactions never wait for each other here."""
+    def statements(
+        self, stored: Mapping[AccountKey, Account], missing: Collection[tuple[str, str]]
+    ) -> Iterator[Statement]:
+        """In one order of tables and keys, so that two transactions never wait for each other here.
+
+        A record that was looked up and `missing` must still be so: whoever comes second has to look again.
+        """
         if self.dropped:
             yield sql.DROP_ACCOUNTS, columns(sorted(self.dropped))
         yield from self._account_writes(stored)
@@ -50,7 +55,7 @@ class Pending:
             yield sql.INSERT_ANSWERS, columns(sorted(self.answers))
         if self.events:
             yield sql.INSERT_EVENTS, columns(self.events)
-        yield from self._rare_writes()
+        yield from self._rare_writes(missing)
 
     def _account_writes(self, stored: Mapping[AccountKey, Account]) -> Iterator[Statement]:
         """Most accounts have only moved; the rest of the row is written when it differs."""
@@ -70,15 +75,19 @@ class Pending:
         if amended:
             yield sql.AMEND_ACCOUNTS, columns(amended)
 
-    def _rare_writes(self) -> Iterator[Statement]:
+    def _rare_writes(self, missing: Collection[tuple[str, str]]) -> Iterator[Statement]:
         if self.stops:
             yield sql.PUT_STOPS, columns(stop_row(self.stops[place]) for place in sorted(self.stops))
             yield sql.RAISE_STOPS_VERSION, ()
             yield sql.NOTIFY, ()
         if self.tenants:
             yield sql.PUT_TENANTS, columns(self.tenants[name] for name in sorted(self.tenants))
-        put = [record_row(record) for _, record in sorted(self.records.items()) if record]
+        rows = [(name, record_row(record)) for name, record in sorted(self.records.items()) if record]
+        new = [row for name, row in rows if name in missing]
+        put = [row for name, row in rows if name not in missing]
         dropped = [name for name, record in sorted(self.records.items()) if record is None]
+        if new:
+            yield sql.INSERT_RECORDS, columns(new)
         if put:
             yield sql.PUT_RECORDS, columns(put)
         if dropped:

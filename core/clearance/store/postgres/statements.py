@@ -182,9 +182,12 @@ PUT_TENANTS = (
     "%s::text[], %s::text[], %s::bigint[]) ON CONFLICT (tenant) DO UPDATE SET status = excluded.status, "
     "overage_policy = excluded.overage_policy, max_extensions = excluded.max_extensions"
 )
-PUT_RECORDS = (
+INSERT_RECORDS = (
     f"INSERT INTO clearance.records ({RECORD_COLUMNS}) SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], "
-    "%s::text[], %s::bigint[]) ON CONFLICT (kind, id) DO UPDATE SET tenant = excluded.tenant, "
+    "%s::text[], %s::bigint[])"
+)
+PUT_RECORDS = (
+    f"{INSERT_RECORDS} ON CONFLICT (kind, id) DO UPDATE SET tenant = excluded.tenant, "
     "body = excluded.body, due_at_ms = excluded.due_at_ms"
 )
 DROP_RECORDS = "DELETE FROM clearance.records WHERE (kind, id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"

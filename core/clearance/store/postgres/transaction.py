@@ -97,6 +97,8 @@ class PostgresTransaction(Holding):
 
     def record(self, kind: str, record_id: str) -> Record | None:
         rows = self.search(sql.LOCK_RECORD, (kind, record_id))
+        if not rows:
+            self._missing_records.add((kind, record_id))
         return to_record(rows[0]) if rows else None
 
     def records(self, kind: str, tenant: str | None, after: str, limit: int) -> list[Record]:
