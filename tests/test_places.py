@@ -55,6 +55,14 @@ def test_a_url_that_names_nothing_is_refused_and_makes_nothing(url: str, folder:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["postgresql:/u:hunter2@h/a", "postgres:///u:hunter2@h/a", "sqlite://u:hunter2@h/a"])
+def test_a_login_in_a_url_of_a_file_is_not_shown(url: str, folder: Path) -> None:
+    with pytest.raises(clearance.InvalidRequest) as refused:
+        clearance.connect(url)
+    assert "hunter2" not in str(refused.value)
+    assert not list(folder.iterdir())
+
+
 def test_a_server_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEARANCE_API_KEY", raising=False)
     with pytest.raises(clearance.InvalidRequest, match="CLEARANCE_API_KEY"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -28,6 +29,7 @@ DEFAULT_DURABILITY = "settlements"
 API_KEY_VARIABLE = "CLEARANCE_API_KEY"
 TENANT_VARIABLE = "CLEARANCE_TENANT"
 ADMIN_KEY_VARIABLE = "CLEARANCE_ADMIN_KEY"
+_WITH_LOGIN = re.compile(r"\w+:/+[^/]*:[^/]*@")
 _KINDS = "sqlite:///relative/path, sqlite:////absolute/path, memory://, postgresql://... or a file's path"
 
 
@@ -163,7 +165,9 @@ def data_folder() -> Path:
 
 
 def ledger_file(url: str) -> str:
-    """The file that a URL names, or `:memory:`. Raises InvalidRequest."""
+    """The file that a URL names, or `:memory:`. Raises InvalidRequest, which shows nothing of a URL with a login."""
+    if _WITH_LOGIN.match(url):
+        raise InvalidRequest("url", "has a login, which a file has not", _KINDS)
     scheme, sep, rest = url.partition("://")
     if not sep:
         if not url.strip() or "\0" in url:
