@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
@@ -17,12 +16,13 @@ from clearance_langchain.errors import fitting
 from clearance_langchain.gate import RETRIEVER, Call, Gate, Options
 from clearance_langchain.opencalls import open_calls_of
 from clearance_langchain.quiet import quiet_about_denials
+from clearance_langchain.runtrees import NamesHandler
 from clearance_langchain.usage import reported
 
 log = logging.getLogger("clearance.langchain")
 
 
-class ClearanceCallbackHandler(BaseCallbackHandler):
+class ClearanceCallbackHandler(NamesHandler):
     """Put it into `callbacks`, and no call below happens without the authority's leave.
 
         executor.invoke(inputs, config={"callbacks": [ClearanceCallbackHandler(authority, Subject(tenant="acme"))]})
@@ -146,6 +146,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        super().on_tool_start(serialized, input_str, run_id=run_id, parent_run_id=parent_run_id, metadata=metadata)
         if self._is_counted(run_id, metadata):
             return
         arguments = input_str if inputs is None else inputs
@@ -169,6 +170,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        super().on_retriever_start(serialized, query, run_id=run_id, parent_run_id=parent_run_id, metadata=metadata)
         if self._is_counted(run_id, metadata):
             return
         call = self._gate.tool_call(
@@ -199,6 +201,7 @@ class ClearanceCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        super().on_chain_start(serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, metadata=metadata)
         self._open.chain_began(run_id, parent_run_id)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:

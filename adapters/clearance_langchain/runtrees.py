@@ -6,6 +6,7 @@ has named. A handler that LangChain puts into every run hears of each in turn, a
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -53,19 +54,10 @@ def acting_below(parent: UUID | None) -> Subject | None:
 
 
 class NamesHandler(BaseCallbackHandler):
-    """In every run, once `listen` was called. It only remembers names, and never says no."""
+    """Hears of each run that others can run below. LangChain adds none where there is one already."""
 
     run_inline = True
     raise_error = True
-
-    @property
-    def ignore_llm(self) -> bool:
-        """Nothing runs below a model."""
-        return True
-
-    @property
-    def ignore_chat_model(self) -> bool:
-        return True
 
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **facts: Any
@@ -81,6 +73,20 @@ class NamesHandler(BaseCallbackHandler):
         self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **facts: Any
     ) -> None:
         _began(run_id, parent_run_id, facts.get("metadata"))
+
+
+class _OnlyNames(NamesHandler):
+    """What `listen` puts into every run. It remembers names, and never says no."""
+
+    ignore_llm = ignore_chat_model = True
+
+    @property
+    def run_inline(self) -> bool:  # type: ignore[override]
+        """Not at the start of a completion model: in async calls LangChain tells nobody of it beside an inline one."""
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == "<listcomp>" and caller.f_back is not None:  # a frame of its own until Python 3.12
+            caller = caller.f_back
+        return caller.f_code.co_name != "on_llm_start"
 
 
 def _began(run_id: UUID, parent: UUID | None, metadata: Mapping[str, Any] | None) -> None:
@@ -135,6 +141,6 @@ class Runs:
 
 _NOBODY = Names(None, None)
 runs = Runs()
-_handler = NamesHandler()
+_handler = _OnlyNames()
 _place: ContextVar[Any | None] = ContextVar("clearance_langchain_names", default=_handler)
 """LangChain's hook forces a place that belongs to the process; the default is there in every thread."""

@@ -218,15 +218,28 @@ def test_nor_can_inner_config_of_any_kind(two: World, how: str, named: str, inne
     assert scopes(two) == {KEPT}
 
 
-def test_nor_can_a_tool_or_a_retriever_that_nobody_governs(two: World) -> None:
-    model = two.guard(two.model(), None)
+@by_how
+def test_nor_can_a_tool_or_a_retriever_that_nobody_guards(two: World, how: str) -> None:
+    model = two.model() if how == "handler" else two.guard(two.model(), None)
+    config: Any = {**OUTER, "callbacks": [two.handler(None)] if how == "handler" else []}
     between: list[Runnable[Any, Any]] = [
         RunnableLambda(lambda x: {"word": x}) | two.tool(work=lambda word: str(model.invoke(word))),
         retrieving(lambda query, config: model.invoke(query, config)),
     ]
     for inner in between:
-        RunnableLambda(lambda x, inner=inner: inner.invoke(x, {"metadata": INNER})).invoke("hi", OUTER)  # type: ignore[misc]
-    assert [it.scope_path for it in two.all()] == [KEPT, KEPT]
+        RunnableLambda(lambda x, inner=inner: inner.invoke(x, {"metadata": INNER})).invoke("hi", config)  # type: ignore[misc]
+    assert (two.requests, two.tool_runs) == (2, ["look_up"])
+    assert scopes(two) == {KEPT}
+
+
+@by_how
+def test_an_outermost_retriever_names_the_tenant_as_a_chain_does(two: World, how: str) -> None:
+    model = two.model() if how == "handler" else two.guard(two.model(), None)
+    inner = RunnableLambda(lambda x: model.invoke(x)).with_config(metadata=INNER)
+    config: Any = {**OUTER, "callbacks": [two.handler(None)] if how == "handler" else []}
+    retrieving(inner.invoke).invoke("hi", config)
+    assert two.requests == 1
+    assert {it.scope_path for it in two.all() if it.action["kind"] == "llm.completion"} == {KEPT}
 
 
 def test_nor_can_a_chain_without_callbacks_below_another_one(two: World) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.language_models import FakeListLLM
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnablePassthrough
 from langchain_world import INNER, KEPT, OUTER, World, graph_of, scopes, started
 
 from clearance.errors import SubjectMissing
@@ -264,6 +266,42 @@ RunnableLambda(lambda x, config: print(len(config["callbacks"].handlers))).invok
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [str(handlers)]
+
+
+def handlers_seen(config: Any) -> list[str]:
+    seen: list[str] = []
+
+    def step(_: Any, config: RunnableConfig) -> None:
+        seen.extend(type(handler).__name__ for handler in config["callbacks"].handlers)  # type: ignore[union-attr]
+
+    RunnableLambda(step).invoke("hi", config)
+    return seen
+
+
+def test_a_handler_of_ours_needs_no_second_one_beside_it(two: World) -> None:
+    two.guard(two.model(), None)
+    assert handlers_seen({"callbacks": [two.handler(None)]}) == ["ClearanceCallbackHandler"]
+    assert len(handlers_seen({})) == 1
+
+
+class Others(AsyncCallbackHandler):
+    """Somebody else's, which is not inline."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+        self.heard.append("llm started")
+
+    async def on_chain_start(self, *args: Any, **kwargs: Any) -> None:
+        self.heard.append("chain started")
+
+
+def test_other_handlers_hear_of_completion_models_as_before(two: World) -> None:
+    two.guard(two.model(), None)
+    chain, others = RunnablePassthrough() | FakeListLLM(responses=["hi"]), Others()
+    two.run(chain.ainvoke("hi", {"callbacks": [others]}))
+    assert others.heard == ["chain started", "chain started", "llm started"]
 
 
 def test_what_is_no_subject_is_told_where_it_matters_only(two: World, caplog: pytest.LogCaptureFixture) -> None:
