@@ -2,6 +2,9 @@
 
 LangChain merges the config of each chain over that of the chain around it, so the call itself shows what the innermost
 has named. A handler that LangChain puts into every run hears of each in turn, and keeps it by run id.
+
+Handlers are told metadata only. The rest of a run's config is seen in the context of what it calls, so where a run
+hands on its callbacks alone, as the classic chains do, the configurable of the first run below counts as its own.
 """
 
 from __future__ import annotations
