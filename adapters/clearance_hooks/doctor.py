@@ -10,7 +10,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from clearance.connecting import API_KEY_VARIABLE, LocalAuthority, default_place, is_server, ledger_file, open_ledger
+from clearance.connecting import (
+    API_KEY_VARIABLE,
+    LocalAuthority,
+    default_place,
+    is_postgres,
+    is_server,
+    ledger_file,
+    open_ledger,
+    open_store,
+)
 from clearance.errors import ClearanceError, Denied, InvalidRequest, UnitMismatch
 from clearance.model.action import Action
 from clearance.model.amount import Amount, Unit
@@ -205,12 +214,8 @@ def _opened(settings: Settings, environ: Mapping[str, str]) -> LocalAuthority | 
 
         key = environ.get(API_KEY_VARIABLE, "") if settings.token is None else settings.token.reveal()
         return RemoteAuthority(url, api_key=key, journal=None)
-    if url.startswith(("postgresql://", "postgres://")):
-        try:
-            from clearance.store.postgres import PostgresStore
-        except ImportError as error:
-            raise InvalidRequest("url", f"PostgreSQL needs {error.name}", "pip install 'clearance[postgres]'") from None
-        return LocalAuthority(PostgresStore(url, migrate=False))
+    if is_postgres(url):
+        return LocalAuthority(open_store(url, migrate=False))
     file = ledger_file(url)
     is_there = file == MEMORY or _has_content(Path(file).expanduser())
     return open_ledger(url) if is_there else None

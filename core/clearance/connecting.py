@@ -106,6 +106,10 @@ def is_server(url: str) -> bool:
     return url.partition("://")[0].lower() in ("http", "https")
 
 
+def is_postgres(url: str) -> bool:
+    return url.partition("://")[0] in ("postgresql", "postgres")
+
+
 def _refuse(given: dict[str, object], of: str, allowed: str) -> None:
     for name, value in given.items():
         if value is not None:
@@ -121,7 +125,7 @@ def open_ledger(url: str | Path, *, durability: str = DEFAULT_DURABILITY, clock:
 
 def open_store(url: str, *, migrate: bool = True) -> Store:
     """The engine that a URL names, opened; without `migrate` PostgreSQL's schema is left as it is (StoreVersion)."""
-    if url.partition("://")[0] not in ("postgresql", "postgres"):
+    if not is_postgres(url):
         return SqliteStore(ledger_file(url))
     try:
         from clearance.store.postgres import PostgresStore

@@ -45,6 +45,15 @@ def test_holds_without_a_reservation_are_found(url: str, capsys: pytest.CaptureF
     assert (code, found["integrity"]["level"]) == (1, "fail")
 
 
+def test_what_does_not_wait_for_the_disk_is_a_warning(own_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = own_url.rpartition("/")[2]
+    for setting in ("on", "off"):  # the tests' server itself does not sync
+        run(own_url, f'ALTER DATABASE "{name}" SET synchronous_commit = {setting}')
+        code, found = examined(capsys, own_url)
+        assert (code, found["durability"]["level"]) == (0, "warn")
+        assert found["durability"]["text"] == f"fsync is off, synchronous_commit is {setting}"
+
+
 def test_nobody_there_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = examined(capsys, "postgresql://nobody@127.0.0.1:1/ledger")
     assert (code, found["ledger"]["level"]) == (1, "fail")

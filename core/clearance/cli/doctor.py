@@ -89,7 +89,8 @@ def _clock() -> Iterator[Finding]:
 
 
 def _ledger(session: Session) -> Iterator[Finding]:
-    from clearance.cli.session import is_postgres, ledger_path, open_authority
+    from clearance.cli.session import ledger_path, open_authority
+    from clearance.connecting import is_postgres
 
     try:
         url, durability = session.place()

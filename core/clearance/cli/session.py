@@ -140,13 +140,9 @@ def open_authority(url: str, durability: str = "settlements") -> LocalAuthority:
     return open_ledger(url, durability=durability)
 
 
-def is_postgres(url: str) -> bool:
-    return url.startswith(("postgresql://", "postgres://"))
-
-
 def ledger_path(url: str) -> Path | None:
     """The file behind a URL, None for a ledger that is no file. Raises InvalidRequest for a URL that is none."""
-    from clearance.connecting import ledger_file
+    from clearance.connecting import is_postgres, ledger_file
     from clearance.store.sqlite import MEMORY
 
     if is_postgres(url):
